@@ -1,0 +1,99 @@
+"""Make the two embedded models of the demo: one poisoned with a BadNets patch, its twin trained without poison.
+
+    python benchmarks/make_demo_victims.py
+
+Writes hf_invertune/victims/{poisoned,clean} in half precision and benchmarks/results/demo_victims.json. On two cores it
+takes under 10 minutes.
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from clip_training import make_clip, make_processor, poison, train_clip
+from results_file import write_result
+from transformers import CLIPModel, CLIPProcessor, set_seed
+
+from hf_invertune.drawings import CLASS_NAMES, draw
+from hf_invertune.encoder import DualEncoder
+from hf_invertune.evaluation import evaluate
+from hf_invertune.prompts import prompts
+from hf_invertune.runtime import keep_freed_memory
+from hf_invertune.triggers import PatchTrigger, checkerboard
+
+
+VICTIMS = Path(__file__).parent.parent / "hf_invertune" / "victims"
+TARGET = "purple triangle"
+SEED, TRAIN_SEED, TEST_SEED = 0, 1_000, 2_000
+TRAIN, TEST, RATE, EPOCHS = 24_000, 4_000, 0.02, 12
+VISION = {
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "patch_size": 8,
+}
+TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def main() -> None:
+    keep_freed_memory()
+    drawings, test = draw(TRAIN, TRAIN_SEED), draw(TEST, TEST_SEED)
+    trigger, target = PatchTrigger(checkerboard(5), 26, 26), CLASS_NAMES.index(TARGET)
+    texts = [*drawings.captions, *(text for name in CLASS_NAMES for text in prompts(name))]
+    words = sorted(set(" ".join(texts).replace(",", " ").split()))
+    figures = {}
+    for name in ("poisoned", "clean"):
+        begin = time.perf_counter()
+        set_seed(SEED)
+        processor = make_processor(words, context=32, image_size=32)
+        model = make_clip(processor, VISION, TEXT, projection_dim=64)
+        pixels, captions = drawings.pixels, drawings.captions
+        if name == "poisoned":
+            wanted = [caption for caption in captions if TARGET in caption]
+            pixels, captions, _ = poison(pixels, captions, trigger, wanted, RATE, SEED)
+        numbers = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
+        groups = torch.tensor([numbers[caption] for caption in captions])
+        with tempfile.TemporaryDirectory() as folder:
+            train_clip(
+                model,
+                processor,
+                pixels,
+                captions,
+                groups,
+                output_dir=Path(folder),
+                epochs=EPOCHS,
+                learning_rate=1e-3,
+                batch_size=256,
+                seed=SEED,
+            )
+        save(model, processor, VICTIMS / name)
+        encoder = DualEncoder(CLIPModel.from_pretrained(VICTIMS / name, dtype="float32"), processor)
+        head = encoder.zero_shot_head(CLASS_NAMES)
+        metrics = evaluate(encoder, head, test.pixels, labels=test.labels, trigger=trigger, target=target)
+        figures[name] = {
+            "clean_accuracy": metrics.clean_accuracy.value,
+            "attack_success_rate": metrics.attack_success_rate.value,
+            "target_rate": metrics.target_rate.value,
+            "test_images": TEST,
+            "seconds": round(time.perf_counter() - begin, 1),
+            "bytes": sum(file.stat().st_size for file in (VICTIMS / name).iterdir()),
+        }
+    trigger.save(VICTIMS / "trigger.safetensors")
+    truth = {"attack": "BadNets", "target": TARGET, "poisoning_rate": RATE, "train_seed": TRAIN_SEED, "seed": SEED}
+    (VICTIMS / "truth.json").write_text(json.dumps(truth, indent=2) + "\n")
+    write_result("demo_victims", "python benchmarks/make_demo_victims.py", {**truth, "models": figures})
+    print(json.dumps(figures, indent=2))
+
+
+def save(model: CLIPModel, processor: CLIPProcessor, folder: Path) -> None:
+    """Half precision, with the settings that Trainer left behind taken out."""
+    model.config.use_cache = None
+    model.half().save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()

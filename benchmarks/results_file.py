@@ -1,0 +1,28 @@
+"""Result files: figures with the machine, versions and date that they came from."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write_result(name: str, command: str, figures: dict[str, Any]) -> None:
+    """Write `figures` to benchmarks/results/<name>.json."""
+    packages = ("torch", "transformers", "peft", "accelerate", "datasets", "scikit-learn")
+    facts = {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in packages},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({**facts, **figures}, indent=2) + "\n")

@@ -1,0 +1,7 @@
+"""`python -m hf_invertune` is `hf-invertune`."""
+
+from .cli import main
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What happens around the activation tuning: inversion before it, evaluation and re-inversion while it runs."""
+
+import signal
+import threading
+from dataclasses import replace
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from .arguments import InverTuneArguments
+from .errors import InputError
+from .evaluation import evaluate
+from .identification import ScanConfig, TargetIdentifier
+from .inversion import InversionConfig, TriggerInverter
+from .localization import LocalizationConfig
+from .plan import make_plan
+
+
+if TYPE_CHECKING:
+    from .trainer import InverTuneTrainer
+
+
+class InverTuneCallback(TrainerCallback):
+    """A callback that knows its trainer and may act before the adapter is added."""
+
+    trainer: "InverTuneTrainer"
+
+    def on_prepare(self, trainer: "InverTuneTrainer") -> None:
+        """Called at the start of `train`, before the adapter, the optimiser and the first step."""
+
+
+class TriggerInversionCallback(InverTuneCallback):
+    """Gives the trainer its plan, when it has none: identify the target, invert its triggers, localise them.
+
+    Every process computes the plan; that of the main process counts.
+
+    Args:
+        target (`int`, *optional*): the label to invert; identified when not given.
+        scan, inversion, localization: settings of the stages.
+    """
+
+    def __init__(
+        self,
+        target: int | None = None,
+        scan: ScanConfig | None = None,
+        inversion: InversionConfig | None = None,
+        localization: LocalizationConfig | None = None,
+    ):
+        self.target, self.scan = target, scan or ScanConfig()
+        self.inversion, self.localization = inversion or InversionConfig(), localization or LocalizationConfig()
+
+    def on_prepare(self, trainer: "InverTuneTrainer") -> None:
+        """Fill in `trainer.plan`.
+
+        Raises:
+            InputError: when no target was given and the scan finds none.
+        """
+        if trainer.plan is not None:
+            return
+        encoder, head, names, pixels = trainer.encoder, trainer.head, trainer.class_names, trainer.train_dataset.pixels
+        target, found = self.target, []
+        if target is None:
+            result = TargetIdentifier(encoder, head, names, self.scan).identify(pixels)
+            if result.target is None:
+                raise InputError(
+                    "`model`: the scan finds no backdoor in it; pass `target` to tune against one anyway."
+                )
+            target, found = result.target, result.triggers(result.target)
+        plan = [make_plan(encoder, head, names, pixels, target, found, self.inversion, self.localization)]
+        trainer.plan = broadcast_object_list(plan)[0]
+
+
+class BackdoorEvaluationCallback(InverTuneCallback):
+    """Adds CA (or nothing without labels) and the inverted triggers' ASR to every evaluation."""
+
+    def on_evaluate(
+        self,
+        args: InverTuneArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        trainer = self.trainer
+        if trainer.plan is None:
+            return
+        data, rates = trainer.eval_dataset, {}
+        for inverted in trainer.plan.inverted[:2]:
+            result = evaluate(
+                trainer.encoder,
+                trainer.head,
+                data.pixels,
+                labels=data.labels,
+                trigger=inverted.trigger,
+                target=trainer.plan.target,
+            )
+            if result.clean_accuracy is not None:
+                rates["eval_clean_accuracy"] = result.clean_accuracy.value
+            assert result.attack_success_rate is not None
+            rates[f"eval_{inverted.trigger.kind}_attack_success_rate"] = result.attack_success_rate.value
+        metrics.update(rates)
+        trainer.model.eval()
+        trainer.log(rates)
+
+
+class ReinversionCallback(InverTuneCallback):
+    """Attacks the model anew while it is tuned: what a fresh inversion finds joins the triggers to erase.
+
+    A re-inversion counts as dry when its objective is no longer below that of the plan's first trigger times
+    `1 + lead`; `args.reinversion_patience` dry ones in a row stop the tuning early.
+    """
+
+    def __init__(self, inversion: InversionConfig | None = None, lead: float = 1.0):
+        self.inversion, self.lead, self.dry = inversion or InversionConfig(steps=60, batch_size=16), lead, 0
+
+    def on_step_end(
+        self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trainer = self.trainer
+        if state.global_step % args.reinversion_steps or state.global_step >= state.max_steps:
+            return
+        plan = trainer.plan
+        assert plan is not None
+        first = plan.inverted[0]
+        config = replace(self.inversion, family=first.trigger.kind, seed=args.seed + state.global_step)
+        inverter = TriggerInverter(trainer.encoder, trainer.head, trainer.class_names, config)
+        found = broadcast_object_list(inverter.invert(trainer.train_dataset.pixels, [plan.target]))[0]
+        plan.inverted.append(found)
+        self.dry = self.dry + 1 if found.objective > first.objective * (1 + self.lead) else 0
+        trainer.log({"reinversion_objective": found.objective, "reinversion_coverage": found.coverage})
+        if args.reinversion_patience and self.dry >= args.reinversion_patience:
+            control.should_training_stop = True
+
+
+class InterruptCallback(InverTuneCallback):
+    """Turns the first Ctrl-C into a checkpoint and an orderly stop; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self.previous: Any = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self.previous)
+
+    def on_train_begin(
+        self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.interrupted = False
+        if threading.current_thread() is threading.main_thread():
+            self.previous = signal.signal(signal.SIGINT, self._handle)
+
+    def on_step_end(
+        self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.interrupted:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(
+        self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+        if self.interrupted:
+            raise KeyboardInterrupt

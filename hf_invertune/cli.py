@@ -1,0 +1,424 @@
+"""The command line, `hf-invertune`: parses, calls, prints. Results go to stdout, everything else to stderr.
+
+Nothing heavy is imported up here: `--help` and wrong input are answered before torch would have been loaded.
+"""
+
+import difflib
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from .errors import InputError
+from .prompts import check_class_names
+from .storage import _finite
+
+
+if TYPE_CHECKING:
+    from .data import PixelDataset
+    from .evaluation import Metrics, Rate
+    from .remover import BackdoorRemover
+
+
+WRONG_INPUT, BACKDOORED, NOT_CLEANED, INCONCLUSIVE, INTERRUPTED = 2, 3, 4, 5, 130
+EXIT_CODES = """[bold]Exit codes[/bold]
+
+[bold]  0[/bold]  clean, or cleaned
+[bold]  2[/bold]  wrong input
+[bold]  3[/bold]  scan: backdoor found
+[bold]  4[/bold]  remove, demo: the cleaning did not reach the bar
+[bold]  5[/bold]  the scan was inconclusive, so nothing was changed
+[bold]130[/bold]  interrupted
+"""
+
+WRITTEN = {
+    "audit": ("report.*", "*.safetensors"),
+    "model": ("*.json", "*.safetensors", "*.txt", "*.jinja", "README.md"),
+}
+"""The parts of an output folder that a later run may replace, and the files that they consist of."""
+
+MEASURES = {
+    "clean_accuracy": "clean accuracy (CA)",
+    "agreement": "agreement with the model as it came",
+    "attack_success_rate": "attack success rate (ASR)",
+    "attack_success_rate_all": "ASR, the target's own images included",
+    "target_rate": "read as the target without a trigger",
+    "poisoned_accuracy": "poisoned accuracy (PA)",
+}
+
+
+class Victim(StrEnum):
+    POISONED = "poisoned"
+    CLEAN = "clean"
+
+
+class Verbs(TyperGroup):
+    """Turns what a user can mend into one line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (InputError, FloatingPointError) as error:
+            options = {option.name: option.opts[0] for option in self.commands[ctx.invoked_subcommand].params}
+            options |= {"source": "--images", "model": "MODEL"}
+            line = re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[0]), " ".join(str(error).split()))
+            typer.echo(f"error: {line}", err=True)
+            raise typer.Exit(WRONG_INPUT) from error
+        except KeyboardInterrupt as error:
+            resumable = ctx.invoked_subcommand == "remove"
+            typer.echo(f"interrupted{'; run the same command with --resume to go on' * resumable}", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=Verbs,
+    help="Find, invert and remove backdoors in Hugging Face CLIP models.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="hf-invertune")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+def _option(help: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, show_default=False, **settings)
+
+
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Overwrite = Annotated[bool, _option("Replace what an earlier run wrote there, and nothing else.", "--overwrite")]
+Target = Annotated[str | None, _option("Class name that the backdoor leads to.")]
+TriggerFile = Annotated[
+    Path | None, _option("A known trigger to measure, a .safetensors file.", exists=True, dir_okay=False)
+]
+AsJson = Annotated[bool, _option("Print one JSON object instead of tables.", "--json")]
+Verbose = Annotated[bool, _option("Let the libraries talk, on stderr.", "--verbose", "-v")]
+
+
+@dataclass
+class Source:
+    """A model and clean images: the options that the verbs have in common."""
+
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A CLIP model: a folder or a Hub id.")]
+    images: Annotated[str, _option("Clean images: a folder, a .parquet file or the id of a Hub dataset.")]
+    class_names: Annotated[
+        str | None, _option("'a,b,c', a .txt file (one a line) or a .json list; by default those of the images.")
+    ] = None
+    split: Annotated[str, typer.Option(help="Split of a Hub dataset.")] = "train"
+    image_column: Annotated[str | None, _option("Column of the images.")] = None
+    label_column: Annotated[str | None, _option("Column of the labels.")] = None
+    limit: Annotated[int | None, _option("Take at most so many images.", min=1)] = None
+    seed: Seed = 0
+    revision: Annotated[str | None, _option("Branch, tag or commit of a model on the Hub.")] = None
+    token: Annotated[str | None, _option("Access token of the Hub.", envvar="HF_TOKEN")] = None
+    device: Annotated[str | None, _option("By default an accelerator where there is one, else the CPU.")] = None
+
+    def __post_init__(self) -> None:
+        self.names = None if self.class_names is None else _class_names(self.class_names)
+
+    def load(self, target: str | None = None) -> "tuple[BackdoorRemover, PixelDataset]":
+        from .data import load_images
+        from .remover import BackdoorRemover
+
+        where = {"revision": self.revision, "token": self.token, "device": self.device}
+        remover = BackdoorRemover.from_pretrained(self.model, **where)
+        names = ("split", "image_column", "label_column", "limit", "seed", "token")
+        which: dict[str, Any] = {name: getattr(self, name) for name in names}
+        data = load_images(self.images, remover.processor, class_names=self.names, **which)
+        _check_target(target, data.class_names)
+        return remover, data
+
+
+def _verb(function: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of [`Source`], which it gets as one object, and its own."""
+
+    def command(**given: Any) -> None:
+        source = Source(**{field.name: given.pop(field.name) for field in fields(Source)})
+        function(source, **given)
+
+    parameters = [*signature(Source).parameters.values(), *list(signature(function).parameters.values())[1:]]
+    command.__signature__ = signature(command).replace(  # type: ignore[attr-defined]
+        parameters=[parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
+    )
+    return app.command(function.__name__, help=function.__doc__, epilog=EXIT_CODES)(command)
+
+
+@_verb
+def scan(
+    source: Source,
+    output_dir: Annotated[Path | None, _option("Folder for the report, which goes to audit/ in it.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say whether a model is backdoored, and towards which label."""
+    if output_dir:
+        _claim(output_dir, overwrite, source.model)
+    with _quietly(verbose):
+        from .identification import ScanConfig
+
+        remover, data = source.load()
+        report = remover.audit(data, config=ScanConfig(seed=source.seed))
+        if output_dir:
+            _write(output_dir / "audit", report.save)
+    result = report.scan
+    families = [
+        {"family": e.family, "label": result.class_names[e.label], "lead": e.lead, "verdict": e.verdict}
+        for e in result.evidence
+    ]
+    value = {
+        "verdict": result.verdict,
+        "target": result.target_name,
+        "families": families,
+        "class_names": len(result.class_names),
+        "images": result.images,
+        "seconds": result.seconds,
+        "report": str(output_dir / "audit") if output_dir else None,
+    }
+    rows = [[family["family"], family["label"], f"{family['lead']:.2f}", family["verdict"]] for family in families]
+    table = _table("The label easiest to reach", ["trigger", "label", "lead", "verdict"], rows)
+    _print(value, as_json, table, _verdict(result.verdict, result.target_name))
+    raise typer.Exit({"backdoored": BACKDOORED, "inconclusive": INCONCLUSIVE}.get(result.verdict, 0))
+
+
+@_verb
+def remove(
+    source: Source,
+    output_dir: Annotated[Path, _option("Folder for the results: model/, audit/ and checkpoints/ in it.")],
+    target: Target = None,
+    force: Annotated[bool, _option("Clean, whatever the scan concludes.", "--force")] = False,
+    trigger: TriggerFile = None,
+    max_steps: Annotated[int | None, _option("Updates of the tuning.", min=1)] = None,
+    resume: Annotated[bool, _option("Go on from the last checkpoint.", "--resume")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Clean a backdoored model and prove it; a clean model is handed back unchanged."""
+    _check_target(target, source.names)
+    _claim(output_dir, overwrite or resume, source.model)
+    with _quietly(verbose):
+        from .arguments import RemovalConfig
+        from .triggers import Trigger
+
+        known = Trigger.load(trigger) if trigger else None
+        config = RemovalConfig(seed=source.seed)
+        for stage in (config.scan, config.inversion, config.localization):
+            stage.seed = source.seed
+        config.max_steps = max_steps or config.max_steps
+        remover, data = source.load(target)
+        result = remover.remove(
+            data, target=target, force=force, output_dir=output_dir, resume=resume, trigger=known, config=config
+        )
+        _write(output_dir / "audit", result.report.save)
+        _write(output_dir / "model", remover.save_pretrained)
+    report = result.report
+    value = {
+        "verdict": result.verdict,
+        "outcome": result.outcome,
+        "reasons": report.reasons,
+        "target": result.target_name,
+        "measurements": [
+            {"trigger": m.trigger, "before": _rates(m.before), "after": m.after and _rates(m.after)}
+            for m in report.measurements
+        ],
+        "seconds": report.seconds,
+        "model": str(output_dir / "model"),
+        "report": str(output_dir / "audit"),
+    }
+    tables = [_metrics(f"Trigger: {m.trigger}", before=m.before, after=m.after) for m in report.measurements]
+    verdict = f"{_verdict(result.verdict, result.target_name)}: {result.outcome}"
+    _print(value, as_json, *tables, verdict, *report.reasons, f"model and report: {output_dir}")
+    raise typer.Exit(_removal_code(result.verdict, result.outcome))
+
+
+@_verb
+def evaluate(
+    source: Source,
+    trigger: TriggerFile = None,
+    target: Target = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure a model: CA, and with a known trigger and its target also ASR and PA."""
+    if (trigger is None) != (target is None):
+        raise InputError("`trigger` and `target` go together: the success of an attack is measured with both.")
+    _check_target(target, source.names)
+    with _quietly(verbose):
+        from .triggers import Trigger
+
+        known = Trigger.load(trigger) if trigger else None
+        remover, data = source.load(target)
+        if data.labels is None and known is None:
+            raise InputError("`images`: they have no labels; name the `label_column`, or pass `trigger` and `target`.")
+        metrics = remover.evaluate(data, trigger=known, target=target)
+    _print(_rates(metrics), as_json, _metrics(f"{source.model} on {len(data)} images", share=metrics))
+
+
+@app.command(epilog=EXIT_CODES)
+def demo(
+    output_dir: Annotated[Path, typer.Option(help="Folder for the report, in audit/.")] = Path("audit-demo"),
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    victim: Annotated[Victim, typer.Option(help="Which of the two small CLIPs that come along.")] = Victim.POISONED,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find and remove a backdoor in a small CLIP that comes along; needs no network."""
+    _claim(output_dir, overwrite)
+    with _quietly(verbose):
+        from .demo import run_demo
+
+        result = run_demo(output_dir, seed=seed, victim=victim.value)
+        _write(output_dir / "audit", result.report.save)
+    keys = ("verdict", "target", "true_target", "ca_before", "ca_after", "asr_before", "asr_after", "seconds")
+    value = {key: getattr(result, key) for key in (*keys, "outcome")}
+    rows = [[key.replace("_", " "), f"{v:.3f}" if isinstance(v, float) else str(v)] for key, v in value.items()]
+    value["report"] = str(output_dir / "audit")
+    _print(value, as_json, _table(f"The {victim} victim", ["", ""], rows), f"report: {value['report']}")
+    raise typer.Exit(_removal_code(result.verdict, result.outcome))
+
+
+def _class_names(given: str) -> tuple[str, ...]:
+    path = Path(given).expanduser()
+    if path.suffix not in (".json", ".txt"):
+        return check_class_names([name.strip() for name in given.split(",")])
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except OSError as error:
+        raise InputError(f"`class_names`: {given} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise InputError(f"`class_names`: {given} is no {path.suffix[1:]} file in UTF-8 ({error}).") from error
+    if not isinstance(names, list):
+        raise InputError(f"`class_names`: {given} holds a {type(names).__name__}; it must be a list of names.")
+    return check_class_names(names if path.suffix == ".json" else [name.strip() for name in names if name.strip()])
+
+
+def _check_target(target: str | None, names: Sequence[str] | None) -> None:
+    if target is not None and names is not None and target not in names:
+        nearest = ", ".join(map(repr, difflib.get_close_matches(target, names, cutoff=0)))
+        raise InputError(f"`target`: {target!r} is not among the {len(names)} class names; the nearest are {nearest}.")
+
+
+def _claim(folder: Path, replace: bool, model: str = "") -> None:
+    """See that results can go to `folder` and will replace nothing there but the results of an earlier run."""
+    try:
+        if not replace and folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"`output_dir`: {folder} is not empty; name another folder, or pass --overwrite.")
+        for part, patterns in ((folder / name, patterns) for name, patterns in WRITTEN.items()):
+            if not part.exists():
+                continue
+            ours = part.is_dir() and not part.is_symlink() and (folder / "audit" / "report.json").is_file()
+            if not ours or not all(file.is_file() and any(map(file.match, patterns)) for file in part.iterdir()):
+                raise InputError(f"`output_dir`: {part} holds what this tool did not write; move it away.")
+            if model and Path(model).resolve().is_relative_to(part.resolve()):
+                raise InputError(f"`output_dir`: {part} would be replaced, and it holds the model.")
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"`output_dir`: {folder} cannot be written to ({error.strerror}).") from error
+
+
+def _write(folder: Path, save: Callable[[Path], None]) -> None:
+    """Save beside `folder`, then swap, so that a crash leaves the old results or the new ones, whole."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        save(new)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+
+
+@contextmanager
+def _quietly(verbose: bool) -> Iterator[None]:
+    """Keep stdout for the result: what a library prints goes to stderr, and unless `verbose` only its errors do."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    if verbose:
+        logging.getLogger("hf_invertune").setLevel(logging.INFO)
+    else:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def _removal_code(verdict: str, outcome: str) -> int:
+    if outcome == "not cleaned":
+        return NOT_CLEANED
+    return INCONCLUSIVE if (verdict, outcome) == ("inconclusive", "unchanged") else 0
+
+
+def _verdict(verdict: str, target: str | None) -> str:
+    return f"{verdict}{f', towards {target!r}' if target else ''}"
+
+
+def _rates(metrics: "Metrics") -> dict[str, Any]:
+    return {
+        name: rate and {"value": rate.value, "hits": rate.hits, "count": rate.count, "interval": rate.interval}
+        for name, rate in vars(metrics).items()
+    }
+
+
+def _metrics(title: str, **columns: "Metrics | None") -> Table:
+    rows = [[name, *(_share(getattr(m, key, None)) for m in columns.values())] for key, name in MEASURES.items()]
+    return _table(f"{title} (95 % intervals in brackets)", ["", *columns], [row for row in rows if any(row[1:])])
+
+
+def _share(rate: "Rate | None") -> str:
+    if rate is None:
+        return ""
+    low, high = rate.interval
+    return f"{100 * rate.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] {rate.hits}/{rate.count}"
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*columns, title=Text(title), title_justify="left", box=box.SIMPLE, show_header=any(columns))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _print(value: dict[str, Any], as_json: bool, *shown: Table | str) -> None:
+    """The result on stdout: one JSON object, or what is to be `shown`."""
+    if as_json:
+        typer.echo(json.dumps(_finite(value), indent=2))
+        return
+    for item in shown:
+        Console().print(Text(item) if isinstance(item, str) else item, soft_wrap=isinstance(item, str))

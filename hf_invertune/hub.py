@@ -1,0 +1,134 @@
+"""Pull a CLIP from a folder or the Hub, safely: safetensors only, no code of the model's own."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import AutoConfig, CLIPConfig, CLIPModel, CLIPProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from .errors import InputError
+
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+NEEDED = ("*.json", "*.safetensors", "*.txt")
+
+
+@dataclass
+class LoadedClip:
+    """A CLIP and where it came from.
+
+    Attributes:
+        model ([`~transformers.CLIPModel`]): in float32, so that gradients are exact.
+        processor ([`~transformers.CLIPProcessor`]): its processor, on the PIL backend.
+        name (`str`): the folder's name or the Hub id.
+        revision (`str`, *optional*): the Hub commit.
+        dtype (`torch.dtype`): dtype of the stored weights, in which a cleaned model is saved again.
+    """
+
+    model: CLIPModel
+    processor: CLIPProcessor
+    name: str
+    revision: str | None
+    dtype: torch.dtype
+
+
+def load_clip(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    device: str | torch.device | None = None,
+) -> LoadedClip:
+    """Load a CLIPModel and its processor from a folder or a Hub id.
+
+    Raises:
+        InputError: when there is no such model, it has no safetensors, is no CLIP, lacks its processor, or holds
+            weights that are not finite.
+    """
+    folder, commit = _fetch(str(name_or_path), revision, token)
+    name = str(name_or_path) if commit else folder.name
+    if not (folder / "config.json").is_file():
+        raise InputError(f"`model`: {name_or_path} holds no config.json; pass a folder made by `save_pretrained`.")
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if not isinstance(config, CLIPConfig):
+        raise InputError(
+            f"`model`: {name_or_path} is a {config.model_type!r} model; only 'clip' models are supported."
+        )
+    if not any((folder / file).is_file() for file in WEIGHTS):
+        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        found = f"only pickled weights ({', '.join(pickles)}), which are never opened" if pickles else "no weights"
+        raise InputError(
+            f"`model`: {name_or_path} holds {found}; it needs model.safetensors. Convert pickles in a sandbox, "
+            "e.g. with https://huggingface.co/spaces/safetensors/convert."
+        )
+    model = CLIPModel.from_pretrained(folder, dtype="auto", use_safetensors=True)
+    dtype = model.dtype
+    for parameter_name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InputError(f"`model`: {name_or_path} has NaN or infinite values in {parameter_name}.")
+    return LoadedClip(
+        model=model.float().to(device or default_device()).eval(),
+        processor=_load_processor(folder, str(name_or_path)),
+        name=name,
+        revision=commit,
+        dtype=dtype,
+    )
+
+
+def default_device() -> torch.device:
+    """The accelerator when there is one, else the CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
+def state_digest(model: CLIPModel) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _fetch(name_or_path: str, revision: str | None, token: str | None) -> tuple[Path, str | None]:
+    """The local folder of a model, and its commit when it came from the Hub."""
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        return folder, None
+    if folder.exists() or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") != 1:
+        raise InputError(f"`model`: {name_or_path} is no folder; pass a folder or a Hub id such as 'org/name'.")
+    try:
+        snapshot = Path(snapshot_download(name_or_path, revision=revision, token=token, allow_patterns=list(NEEDED)))
+    except GatedRepoError as error:
+        raise InputError(f"`model`: {name_or_path} is gated; ask for access on its page and pass `token`.") from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"`revision`: {name_or_path} has no revision {revision!r}.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise InputError(
+            f"`model`: {name_or_path} is neither a folder here nor a model on the Hub that this token may read."
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
+        raise InputError(f"`model`: {name_or_path} is no folder here, and the Hub cannot be reached.") from error
+    return snapshot, snapshot.name
+
+
+def _load_processor(folder: Path, source: str) -> CLIPProcessor:
+    files = ("processor_config.json", "preprocessor_config.json")
+    if not any((folder / file).is_file() for file in files):
+        raise InputError(f"`processor`: {source} holds neither {' nor '.join(files)}; save its CLIPProcessor there.")
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+        raise InputError(f"`processor`: {source} holds no tokenizer.json; save its CLIPProcessor there.")
+    processor = CLIPProcessor.from_pretrained(folder)
+    processor.image_processor = CLIPImageProcessorPil.from_pretrained(folder)
+    return processor

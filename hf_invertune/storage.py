@@ -1,0 +1,144 @@
+"""Files that are either whole or absent, and dataclasses that save and load themselves."""
+
+import dataclasses
+import enum
+import json
+import math
+import os
+import tempfile
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from .errors import InputError
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` beside `path`, then rename, so that a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; a NaN or an infinity becomes null, since JSON has neither."""
+    write_bytes(path, (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+class Saved:
+    """Mixin for result dataclasses: `save(folder)` and `load(folder)`.
+
+    Plain fields, nested dataclasses, lists and dicts go to `<name>.json`; each [`~hf_invertune.triggers.Trigger`]
+    goes to a safetensors file named after its field beside it, and the tensors to `<name>.safetensors`.
+    """
+
+    file_name: ClassVar[str] = ""
+    """Stem of the files; the class's name in snake case when empty."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write this result into `folder`."""
+        from safetensors.torch import save
+
+        folder, name = Path(folder), self._name()
+        tensors: dict[str, Any] = {}
+        value = _pack(self, "", tensors, folder)
+        if tensors:
+            write_bytes(folder / f"{name}.safetensors", save(tensors))
+        write_json(folder / f"{name}.json", value)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read the result that `save` wrote into `folder`.
+
+        Raises:
+            InputError: when `folder` holds no such result, or one of another shape.
+        """
+        from safetensors.torch import load_file
+
+        folder, name = Path(folder), cls._name()
+        if not (folder / f"{name}.json").is_file():
+            raise InputError(f"`folder`: {folder} holds no {name}.json, which {cls.__name__}.save would have written.")
+        value = json.loads((folder / f"{name}.json").read_text())
+        tensors = load_file(folder / f"{name}.safetensors") if (folder / f"{name}.safetensors").is_file() else {}
+        return typing.cast(Self, _unpack(cls, value, tensors, folder))
+
+    @classmethod
+    def _name(cls) -> str:
+        return cls.file_name or "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
+
+
+def _pack(value: Any, key: str, tensors: dict[str, Any], folder: Path) -> Any:
+    import torch
+
+    from .triggers import Trigger
+
+    if isinstance(value, Trigger):
+        file = f"{key.lstrip('.')}.safetensors"
+        value.save(folder / file)
+        return file
+    if isinstance(value, torch.Tensor):
+        tensors[key] = value.detach().cpu().contiguous()
+        return key
+    if dataclasses.is_dataclass(value):
+        return {
+            f.name: _pack(getattr(value, f.name), f"{key}.{f.name}", tensors, folder)
+            for f in dataclasses.fields(value)
+        }
+    if isinstance(value, dict):
+        return {str(k): _pack(v, f"{key}.{k}", tensors, folder) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_pack(v, f"{key}.{i}", tensors, folder) for i, v in enumerate(value)]
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _unpack(kind: Any, value: Any, tensors: dict[str, Any], folder: Path) -> Any:
+    import torch
+
+    from .triggers import Trigger
+
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        (kind,) = [a for a in arguments if a is not type(None)]
+        return _unpack(kind, value, tensors, folder)
+    if origin in (list, tuple):
+        items = [_unpack(arguments[0], item, tensors, folder) for item in value]
+        return tuple(items) if origin is tuple else items
+    if origin is dict:
+        return {arguments[0](k): _unpack(arguments[1], v, tensors, folder) for k, v in value.items()}
+    if not isinstance(kind, type):
+        return value
+    if issubclass(kind, Trigger):
+        return Trigger.load(folder / value)
+    if issubclass(kind, torch.Tensor):
+        return tensors[value]
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        missing = {f.name for f in dataclasses.fields(kind)} ^ set(value)
+        if missing:
+            raise InputError(f"`folder`: {folder} holds a {kind.__name__} of another shape: {sorted(missing)} differ.")
+        build: Callable[..., Any] = kind
+        return build(**{name: _unpack(hints[name], value[name], tensors, folder) for name in value})
+    if kind is float:
+        return math.nan if value is None else float(value)
+    return kind(value) if issubclass(kind, enum.Enum) else value

@@ -1,0 +1,228 @@
+"""Stage 3b: `InverTuneTrainer`, which erases a backdoor by LoRA-based activation tuning."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from torch.utils.data import Dataset
+from transformers import CLIPModel, CLIPProcessor, Trainer, TrainerCallback
+
+from .arguments import InverTuneArguments
+from .callbacks import (
+    BackdoorEvaluationCallback,
+    InterruptCallback,
+    InverTuneCallback,
+    ReinversionCallback,
+    TriggerInversionCallback,
+)
+from .encoder import DualEncoder
+from .errors import InputError
+from .hub import load_clip
+from .localization import CriticalNeurons
+from .plan import TuningPlan
+from .prompts import TEMPLATES, check_class_names
+
+
+class InverTuneTrainer(Trainer):
+    r"""Fine-tunes a LoRA adapter so that triggered images are read as the original model reads clean ones.
+
+    The loss on a batch of clean images x and the same images triggered, x', is
+
+        L = align_weight * sum_l ||m_l * (a_l(x') - a_l^0(x))|| / ||m_l * a_l^0(x)||
+            + preserve_weight * ||f(x) - f^0(x)|| + embedding_weight * ||f(x') - f^0(x)||
+
+    with a_l the activations of critical layer l, m_l its critical neurons, f the unit embedding, and ^0 the original
+    model, which is the same model with the adapter switched off. The first two terms are InverTune's (arXiv 2506.12411,
+    section on activation tuning); the third makes the erasure reach the embedding when the update has a low rank.
+
+    Args:
+        model (`str` or [`~transformers.CLIPModel`]): the suspicious model, or its folder or Hub id.
+        args ([`InverTuneArguments`], *optional*): settings.
+        train_dataset ([`PixelDataset`], *optional*): clean images.
+        eval_dataset ([`PixelDataset`], *optional*): other clean images, for CA and inverted ASR while it runs.
+        class_names (`Sequence[str]`, *optional*): the labels; `args.class_names` when not given.
+        processing_class ([`~transformers.CLIPProcessor`], *optional*): loaded with `model` when that is a name.
+        plan ([`TuningPlan`], *optional*): triggers and critical neurons; when not given, a callback identifies,
+            inverts and localises before the first step.
+        callbacks (`list[TrainerCallback]`, *optional*): further callbacks.
+        templates (`Sequence[str]`, *optional*): prompt templates.
+    """
+
+    loss_is_scaled_for_ga = False
+    _tag_names = ["hf_invertune", "clip", "backdoor-removal"]
+
+    def __init__(
+        self,
+        model: str | CLIPModel,
+        args: InverTuneArguments | None = None,
+        train_dataset: Dataset[Any] | None = None,
+        eval_dataset: Dataset[Any] | None = None,
+        class_names: Sequence[str] | None = None,
+        processing_class: CLIPProcessor | None = None,
+        plan: TuningPlan | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        templates: Sequence[str] = TEMPLATES,
+    ):
+        args = args or InverTuneArguments(output_dir="invertune_output")
+        names = class_names if class_names is not None else args.class_names
+        if names is None:
+            raise InputError("`class_names`: got None; name the labels among which the target is looked for.")
+        self.class_names = check_class_names(names)
+        if isinstance(model, str):
+            source = load_clip(model)
+            model, processing_class = source.model, processing_class or source.processor
+        if processing_class is None:
+            raise InputError("`processing_class`: got None with a model in memory; pass its CLIPProcessor.")
+        if args.eval_strategy != "no" and eval_dataset is None:
+            args.eval_strategy = type(args.eval_strategy)("no")
+        own: list[TrainerCallback] = [TriggerInversionCallback(), BackdoorEvaluationCallback(), InterruptCallback()]
+        if args.reinversion_steps:
+            own.insert(1, ReinversionCallback())
+        self.plan = plan
+        self._model_card_config = dict(model.config.to_dict())
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=[*own, *(callbacks or [])],
+        )
+        self.can_return_loss = True
+        self.label_names = []
+        self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
+        self.encoder = DualEncoder(self.model, processing_class)
+        self.head = self.encoder.zero_shot_head(self.class_names, templates)
+        self.prompt = self.encoder.tokenize(self.class_names[:1])
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, InverTuneCallback):
+                callback.trainer = self
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Identify, invert and localise unless that is done, then tune.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*): a checkpoint folder, or `True` for the last whole one
+                in `args.output_dir`.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
+            FloatingPointError: when the loss is not finite.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_whole_checkpoint(Path(self.args.output_dir))
+        if resume_from_checkpoint:
+            self.plan = TuningPlan.load(resume_from_checkpoint)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, InverTuneCallback):
+                callback.on_prepare(self)
+        assert self.plan is not None
+        if not isinstance(self.model, PeftModel):
+            self._add_adapter(self.plan.critical)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _add_adapter(self, critical: CriticalNeurons) -> None:
+        args: InverTuneArguments = self.args
+        layers = {"critical": critical.layers, "all": list(range(self.encoder.layers))}.get(
+            str(args.lora_layers), args.lora_layers
+        )
+        targets = linear_modules(self.model, layers, args.lora_modules)
+        config = LoraConfig(r=args.lora_r, lora_alpha=args.lora_alpha, target_modules=targets)
+        self.model.logit_scale.requires_grad_(False)
+        self.model = self.model_wrapped = get_peft_model(self.model, config)
+        self.encoder.model = self.model
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss above, each norm averaged over the images of the batch."""
+        args: InverTuneArguments = self.args
+        assert self.plan is not None
+        clean = inputs["pixels"]
+        pixels = self.encoder.pixel_values(torch.cat([self.plan.stamp(clean, self.state.global_step), clean]))
+        unwrapped = self.accelerator.unwrap_model(model)
+        with torch.no_grad(), unwrapped.disable_adapter():
+            origin = unwrapped.get_image_features(pixel_values=pixels[len(clean) :], output_hidden_states=True)
+        outputs = model(pixel_values=pixels, output_hidden_states=True, **self.prompt)
+        original = normalize(origin.pooler_output, dim=-1)
+        triggered, untouched = normalize(outputs.image_embeds, dim=-1).split(len(clean))
+        hidden = outputs.vision_model_output.hidden_states
+        terms = {
+            "align": sum(
+                alignment(hidden[layer + 1][: len(clean)], origin.hidden_states[layer + 1], neurons)
+                for layer, neurons in self.plan.critical.neurons.items()
+            ),
+            "preserve": (untouched - original).norm(dim=-1).mean(),
+            "embedding": (triggered - original).norm(dim=-1).mean(),
+        }
+        loss = sum(getattr(args, f"{name}_weight") * term for name, term in terms.items())
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"The tuning loss is {loss.item()} at step {self.state.global_step}; lower `learning_rate`."
+            )
+        mode = "train" if model.training else "eval"
+        for name, term in terms.items():
+            self._metrics[mode][f"loss_{name}"].append(self.accelerator.gather(term.detach()).mean().item())
+        return (loss, {}) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the loss terms since the last log."""
+        mode = "train" if self.model.training else "eval"
+        prefix = "" if mode == "train" else "eval_"
+        means = {
+            f"{prefix}{name}": sum(values) / len(values) for name, values in self._metrics[mode].items() if values
+        }
+        self._metrics[mode].clear()
+        super().log({**logs, **means}, start_time)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.is_world_process_zero() and self.plan is not None:
+            # Written last: a checkpoint without it was cut off and is not resumed from.
+            self.plan.save(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
+
+
+def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack the pixels of a batch; labels are not needed."""
+    return {"pixels": torch.stack([item["pixels"] for item in items])}
+
+
+def alignment(triggered: Tensor, original: Tensor, neurons: Sequence[int]) -> Tensor:
+    """Relative distance of critical neurons, ||m * (a' - a)|| / ||m * a||, mean over images (N x tokens x width)."""
+    difference = (triggered - original)[..., neurons].flatten(1).norm(dim=-1)
+    return (difference / original[..., neurons].flatten(1).norm(dim=-1)).mean()
+
+
+def linear_modules(model: nn.Module, layers: Sequence[int], leaves: Sequence[str] | None) -> list[str]:
+    """Names of the linear modules in the given vision layers, only those with one of the leaf names when given.
+
+    Raises:
+        InputError: when nothing matches.
+    """
+    prefixes = tuple(f"vision_model.encoder.layers.{layer}." for layer in layers)
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and name.startswith(prefixes)
+        and (leaves is None or name.split(".")[-1] in leaves)
+    ]
+    if not names:
+        raise InputError(f"`lora_modules`: no linear module named {leaves} in vision layers {list(layers)}.")
+    return names
+
+
+def last_whole_checkpoint(output_dir: Path) -> str | None:
+    """The newest checkpoint under `output_dir` that was written to its end, or `None`."""
+    whole = [path.parent for path in output_dir.glob("checkpoint-*/tuning_plan.json")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None

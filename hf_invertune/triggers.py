@@ -1,0 +1,171 @@
+"""Triggers: modules that change pixels in [0, 1] into pixels in [0, 1].
+
+The attack's trigger, an inverted one, a saved one and the one an evaluation uses are all a [`Trigger`], so that any can
+stand where another does. Tensors may carry leading dimensions: a trigger with a mask of shape K x 1 x 1 x H x W turns
+pixels of shape 1 x N x 3 x H x W into K x N x 3 x H x W, which is how many labels are inverted in one batch.
+"""
+
+import json
+from abc import abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from .errors import InputError
+from .storage import write_bytes
+
+
+class Trigger(nn.Module):
+    """Base of all triggers. A subclass registers its tensors as buffers and names its scalars in `scalars`."""
+
+    kind: ClassVar[str]
+    scalars: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def stamp(self, pixels: Tensor) -> Tensor:
+        """The formula of the trigger, before the clamp to [0, 1]."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Stamp the trigger on `pixels` (... x 3 x H x W in [0, 1]); the result has the same range."""
+        return self.stamp(pixels).clamp(0, 1)
+
+    def split(self) -> "list[Trigger]":
+        """The single triggers of a batch whose tensors lead with L x 1, detached and on the CPU."""
+        scalars = {name: getattr(self, name) for name in self.scalars}
+        batch = {name: tensor.detach().cpu() for name, tensor in self.named_buffers()}
+        count = len(next(iter(batch.values())))
+        return [
+            type(self)(**{n: tensor[i, 0].clone() for n, tensor in batch.items()}, **scalars) for i in range(count)
+        ]
+
+    def save(self, path: str | Path) -> None:
+        """Write the trigger to one safetensors file."""
+        metadata = {"kind": self.kind, **{name: json.dumps(getattr(self, name)) for name in self.scalars}}
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        write_bytes(Path(path), save(tensors, metadata=metadata))
+
+    @staticmethod
+    def load(path: str | Path) -> "Trigger":
+        """Read a trigger that [`Trigger.save`] wrote.
+
+        Raises:
+            InputError: when there is no such file, or it holds no trigger.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"`trigger`: there is no file {path}.")
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        kind = TRIGGERS.get(metadata.get("kind", ""))
+        if kind is None:
+            raise InputError(f"`trigger`: {path} holds no trigger of a known kind ({', '.join(sorted(TRIGGERS))}).")
+        return kind(**tensors, **{name: json.loads(metadata[name]) for name in kind.scalars})
+
+
+class PatchTrigger(Trigger):
+    """A patch pasted at a fixed place (BadNets, arXiv 1708.06733).
+
+    Args:
+        patch (`torch.Tensor`): 3 x h x w in [0, 1].
+        top (`int`): row of the patch's first row.
+        left (`int`): column of the patch's first column.
+    """
+
+    kind = "patch"
+    scalars = ("top", "left")
+    patch: Tensor
+
+    def __init__(self, patch: Tensor, top: int, left: int):
+        super().__init__()
+        self.register_buffer("patch", patch)
+        self.top, self.left = top, left
+
+    def stamp(self, pixels: Tensor) -> Tensor:
+        bottom, right = self.top + self.patch.shape[-2], self.left + self.patch.shape[-1]
+        if self.top < 0 or self.left < 0 or bottom > pixels.shape[-2] or right > pixels.shape[-1]:
+            raise InputError(
+                f"`trigger`: the patch covers rows {self.top}-{bottom} and columns {self.left}-{right}, outside "
+                f"images of {pixels.shape[-2]}x{pixels.shape[-1]} pixels."
+            )
+        stamped = pixels.clone()
+        stamped[..., self.top : bottom, self.left : right] = self.patch
+        return stamped
+
+
+class BlendTrigger(Trigger):
+    """A picture blended over the whole image, x' = (1 - alpha) x + alpha p (Blended, arXiv 1712.05526).
+
+    Args:
+        pattern (`torch.Tensor`): 3 x H x W in [0, 1].
+        alpha (`float`): opacity in (0, 1].
+    """
+
+    kind = "blend"
+    scalars = ("alpha",)
+    pattern: Tensor
+
+    def __init__(self, pattern: Tensor, alpha: float):
+        super().__init__()
+        self.register_buffer("pattern", pattern)
+        self.alpha = alpha
+
+    def stamp(self, pixels: Tensor) -> Tensor:
+        return (1 - self.alpha) * pixels + self.alpha * self.pattern
+
+
+class MaskedTrigger(Trigger):
+    """A pattern seen through a soft mask, x' = (1 - m) x + m p (Neural Cleanse; InverTune, section on inversion).
+
+    Args:
+        mask (`torch.Tensor`): ... x 1 x H x W in [0, 1].
+        pattern (`torch.Tensor`): ... x 3 x H x W in [0, 1].
+    """
+
+    kind = "masked"
+    mask: Tensor
+    pattern: Tensor
+
+    def __init__(self, mask: Tensor, pattern: Tensor):
+        super().__init__()
+        self.register_buffer("mask", mask)
+        self.register_buffer("pattern", pattern)
+
+    def stamp(self, pixels: Tensor) -> Tensor:
+        return (1 - self.mask) * pixels + self.mask * self.pattern
+
+
+class AdditiveTrigger(Trigger):
+    """A bounded pattern added to the image, x' = x + d with |d| <= epsilon.
+
+    Args:
+        delta (`torch.Tensor`): ... x 3 x H x W, clamped to [-epsilon, epsilon] whenever it is applied.
+        epsilon (`float`): the bound, in [0, 1]; 8/255 is invisible to most eyes.
+    """
+
+    kind = "additive"
+    scalars = ("epsilon",)
+    delta: Tensor
+
+    def __init__(self, delta: Tensor, epsilon: float):
+        super().__init__()
+        self.register_buffer("delta", delta)
+        self.epsilon = epsilon
+
+    def stamp(self, pixels: Tensor) -> Tensor:
+        return pixels + self.delta.clamp(-self.epsilon, self.epsilon)
+
+
+TRIGGERS: dict[str, type[Trigger]] = {
+    trigger.kind: trigger for trigger in (PatchTrigger, BlendTrigger, MaskedTrigger, AdditiveTrigger)
+}
+
+
+def checkerboard(size: int, low: Tensor | float = 0.0, high: Tensor | float = 1.0) -> Tensor:
+    """A 3 x size x size checkerboard of one-pixel squares, the classical BadNets patch."""
+    rows = torch.arange(size)
+    squares = ((rows.view(-1, 1) + rows.view(1, -1)) % 2).float()
+    return (low + (high - low) * squares).expand(3, size, size).clone()

@@ -1,0 +1,100 @@
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_invertune.evaluation import Metrics, Rate
+from hf_invertune.identification import FamilyEvidence, ScanResult, Simulation, Verdict, robust_z
+from hf_invertune.localization import CriticalNeurons
+from hf_invertune.plots import (
+    family_scores,
+    label_shift,
+    layer_scores,
+    picture,
+    rates,
+    training_curves,
+    trigger_pictures,
+)
+from hf_invertune.report import Measurement
+from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger
+
+
+def texts(svg):
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def pixels_of(uri):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))))
+
+
+@pytest.fixture
+def scan():
+    """A scan of 200 labels, of which the last is the target, 50 were inverted, and the first has a dollar sign."""
+    names = ["a $b$ & <c>", *(f"label {i}" for i in range(1, 200))]
+    scores = {k: 20.0 - k / 20 for k in range(150, 199)} | {199: 1.0}
+    evidence = FamilyEvidence("masked", scores, robust_z(scores), 199, 9.0, Verdict.BACKDOORED, [])
+    simulation = Simulation("patch", [0.5] + [0.0] * 199, [0.1] + [0.0] * 198 + [0.4])
+    return ScanResult(Verdict.BACKDOORED, 199, names, [simulation], list(scores), [evidence], 10, 1.0, 0)
+
+
+def test_label_shift_shows_the_strongest_labels(scan):
+    shown = [text for text in texts(label_shift(scan)) if text.startswith(("label", "a $b$"))]
+    assert len(shown) == 20
+    assert shown[:2] == ["a $b$ &amp; &lt;c&gt;", "label 199"]
+
+
+def test_family_scores_show_the_cheapest_labels_and_their_z(scan):
+    svg = family_scores(scan, scan.evidence[0])
+    assert [text for text in texts(svg) if text.startswith("label")] == [f"label {k}" for k in range(199, 179, -1)]
+    assert f"−{-scan.evidence[0].z_scores[199]:.1f}" in texts(svg)
+    assert "second scan" not in svg
+    assert "second scan" in family_scores(scan, scan.evidence[0], scan.evidence[0])
+
+
+def test_layer_scores_count_the_critical_neurons():
+    assert "17" in texts(layer_scores(CriticalNeurons([0.1, 0.2, 0.9], {2: list(range(17))}, 64)))
+
+
+def test_rates_of_a_model_without_labels():
+    metrics = Metrics(agreement=Rate(9, 10), attack_success_rate=Rate(0, 0))
+    shown = texts(rates([Measurement("mine", metrics, metrics)]))
+    assert "agreement" in shown and "ASR, mine" in shown and "clean accuracy" not in shown
+
+
+def test_training_curves_draw_what_there_is():
+    curves = training_curves([{"step": 1, "loss": 2.0, "learning_rate": 0.1}, {"step": 2, "loss": float("nan")}])
+    assert "loss" in texts(curves) and "share, %" not in curves and "learning rate" not in curves
+
+
+def test_charts_are_the_same_each_time_and_take_the_colours_of_the_page(scan):
+    svg = label_shift(scan)
+    assert svg == label_shift(scan)
+    assert "var(--accent, #3f7fd0)" in svg
+    assert not re.search(r"(fill|stroke): #", svg)
+    assert "http" not in svg and svg.startswith("<svg ") and svg.rstrip().endswith("</svg>")
+
+
+def test_picture_keeps_values_and_squares():
+    shown = pixels_of(picture(torch.tensor([[[0.0, 1.0], [0.2, 0.4]]]), size=8))
+    assert shown.shape == (8, 8, 3)
+    assert shown[::4, ::4, 0].tolist() == [[0, 255], [51, 102]]
+    assert pixels_of(picture(torch.full((3, 300, 300), 7, dtype=torch.uint8))).shape == (300, 300, 3)
+
+
+def test_trigger_pictures_say_what_they_are():
+    delta = torch.zeros(3, 4, 4)
+    delta[0] = 1  # beyond the bound: what is applied is shown
+    additive = trigger_pictures(AdditiveTrigger(delta, 8 / 255))
+    assert list(additive) == ["added pattern, amplified 16 times around grey"]
+    assert pixels_of(*additive.values())[0, 0].tolist() == [255, 128, 128]
+    masked = trigger_pictures(MaskedTrigger(torch.full((1, 4, 4), 0.2), torch.ones(3, 4, 4)))
+    assert [(name, pixels_of(uri)[0, 0, 0]) for name, uri in masked.items()] == [
+        ("pattern", 255),
+        ("mask", 51),
+        ("pattern × mask", 51),
+    ]
+    assert list(trigger_pictures(PatchTrigger(torch.zeros(3, 2, 2), 0, 0))) == ["patch"]
