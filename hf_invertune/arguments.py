@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 from .errors import InputError
+from .identification import ScanConfig
+from .inversion import InversionConfig
+from .localization import LocalizationConfig
 
 
 @dataclass
@@ -17,7 +20,7 @@ class InverTuneArguments(TrainingArguments):
     `auto_find_batch_size` (halves the batch when memory runs out).
     """
 
-    max_steps: int = field(default=200, metadata={"help": "Updates of the tuning (InverTune: 200)."})
+    max_steps: int = field(default=100, metadata={"help": "Updates of the tuning (InverTune: 200)."})
     learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate of the LoRA adapter."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Schedule of the learning rate."})
     weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay (InverTune: 1e-4)."})
@@ -37,7 +40,7 @@ class InverTuneArguments(TrainingArguments):
         metadata={"help": "Weight of the term that pulls critical neurons on triggered images to clean images'."},
     )
     preserve_weight: float = field(
-        default=0.5, metadata={"help": "beta: weight of the term that holds f(x) to the original model's f(x)."}
+        default=1.0, metadata={"help": "beta: weight of the term that holds f(x) to the original model's f(x)."}
     )
     embedding_weight: float = field(
         default=0.5, metadata={"help": "gamma: weight of the term that pulls f(x') to the original model's f(x)."}
@@ -45,7 +48,7 @@ class InverTuneArguments(TrainingArguments):
     lora_r: int = field(default=8, metadata={"help": "Rank of the adapter."})
     lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapter, alpha / r."})
     lora_layers: str | list[int] = field(
-        default="critical", metadata={"help": "Vision layers that get an adapter: 'critical', 'all' or a list."}
+        default="all", metadata={"help": "Vision layers that get an adapter: 'all', 'critical' or a list."}
     )
     lora_modules: list[str] | None = field(
         default=None, metadata={"help": "Leaf names of the linear modules to adapt; all of a layer's when not given."}
@@ -71,3 +74,47 @@ class InverTuneArguments(TrainingArguments):
             raise InputError(f"`lora_r`: got {self.lora_r}; the rank must be at least 1.")
         if isinstance(self.lora_layers, str) and self.lora_layers not in ("critical", "all"):
             raise InputError(f"`lora_layers`: got {self.lora_layers!r}; choose 'critical', 'all' or a list of layers.")
+
+
+@dataclass
+class RemovalConfig:
+    """Settings of a whole removal.
+
+    Attributes:
+        scan ([`ScanConfig`]), inversion ([`InversionConfig`]), localization ([`LocalizationConfig`]): of the stages.
+        max_steps (`int`): updates of the tuning.
+        learning_rate (`float`): its peak rate.
+        held_out (`float`): share of the clean images kept apart for the proof, in (0, 1).
+        minimum_images (`int`): fewest clean images that a removal accepts.
+        max_attack_success_rate (`float`): the bar for "cleaned": ASR of each trigger beyond the rate at which images
+            without a trigger are read as the target.
+        max_accuracy_drop (`float`): the bar for the loss of clean accuracy, when labels are known.
+        min_agreement (`float`): the bar for the agreement with the original model, when they are not.
+        report_to (`str` or `list[str]`): trackers, as in [`~transformers.TrainingArguments`].
+        seed (`int`): seed of the split and of the tuning.
+    """
+
+    scan: ScanConfig = field(default_factory=ScanConfig)
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+    localization: LocalizationConfig = field(default_factory=LocalizationConfig)
+    max_steps: int = 100
+    learning_rate: float = 2e-3
+    held_out: float = 0.25
+    minimum_images: int = 64
+    max_attack_success_rate: float = 0.05
+    max_accuracy_drop: float = 0.05
+    min_agreement: float = 0.8
+    report_to: str | list[str] = "none"
+    seed: int = 0
+
+    @classmethod
+    def seeded(cls, seed: int) -> "RemovalConfig":
+        """The defaults, with `seed` in every stage."""
+        stages = ScanConfig(seed=seed), InversionConfig(seed=seed), LocalizationConfig(seed=seed)
+        return cls(*stages, seed=seed)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise InputError(f"`held_out`: got {self.held_out}; it must lie between 0 and 1.")
+        if self.max_steps < 1 or self.learning_rate <= 0:
+            raise InputError("`max_steps` and `learning_rate` must be positive.")

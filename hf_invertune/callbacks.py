@@ -73,7 +73,7 @@ class TriggerInversionCallback(InverTuneCallback):
 
 
 class BackdoorEvaluationCallback(InverTuneCallback):
-    """Adds CA (or nothing without labels) and the inverted triggers' ASR to every evaluation."""
+    """Adds CA (when labels are known) and the strongest inverted trigger's ASR to every evaluation."""
 
     def on_evaluate(
         self,
@@ -86,30 +86,33 @@ class BackdoorEvaluationCallback(InverTuneCallback):
         trainer = self.trainer
         if trainer.plan is None:
             return
-        data, rates = trainer.eval_dataset, {}
-        for inverted in trainer.plan.inverted[:2]:
-            result = evaluate(
-                trainer.encoder,
-                trainer.head,
-                data.pixels,
-                labels=data.labels,
-                trigger=inverted.trigger,
-                target=trainer.plan.target,
+        data = trainer.eval_dataset
+        result = evaluate(
+            trainer.encoder,
+            trainer.head,
+            data.pixels,
+            labels=data.labels,
+            trigger=trainer.plan.inverted[0].trigger,
+            target=trainer.plan.target,
+        )
+        rates = {
+            f"eval_{name}": rate.value
+            for name, rate in (
+                ("clean_accuracy", result.clean_accuracy),
+                ("attack_success_rate", result.attack_success_rate),
             )
-            if result.clean_accuracy is not None:
-                rates["eval_clean_accuracy"] = result.clean_accuracy.value
-            assert result.attack_success_rate is not None
-            rates[f"eval_{inverted.trigger.kind}_attack_success_rate"] = result.attack_success_rate.value
+            if rate is not None
+        }
         metrics.update(rates)
-        trainer.model.eval()
         trainer.log(rates)
 
 
 class ReinversionCallback(InverTuneCallback):
-    """Attacks the model anew while it is tuned: what a fresh inversion finds joins the triggers to erase.
+    """Attacks the model anew while it is tuned: a shortcut that a fresh inversion finds joins the triggers to erase.
 
-    A re-inversion counts as dry when its objective is no longer below that of the plan's first trigger times
-    `1 + lead`; `args.reinversion_patience` dry ones in a row stop the tuning early.
+    A re-inversion is dry when its objective exceeds that of the plan's first trigger by more than the share `lead`:
+    what it found is no shortcut any more, and tuning against it would only cost accuracy. `args.reinversion_patience`
+    dry ones in a row stop the tuning early.
     """
 
     def __init__(self, inversion: InversionConfig | None = None, lead: float = 1.0):
@@ -127,8 +130,11 @@ class ReinversionCallback(InverTuneCallback):
         config = replace(self.inversion, family=first.trigger.kind, seed=args.seed + state.global_step)
         inverter = TriggerInverter(trainer.encoder, trainer.head, trainer.class_names, config)
         found = broadcast_object_list(inverter.invert(trainer.train_dataset.pixels, [plan.target]))[0]
-        plan.inverted.append(found)
-        self.dry = self.dry + 1 if found.objective > first.objective * (1 + self.lead) else 0
+        if found.objective > first.objective * (1 + self.lead):
+            self.dry += 1
+        else:
+            self.dry = 0
+            plan.inverted.append(found)
         trainer.log({"reinversion_objective": found.objective, "reinversion_coverage": found.coverage})
         if args.reinversion_patience and self.dry >= args.reinversion_patience:
             control.should_training_stop = True

@@ -27,6 +27,7 @@ from typer.core import TyperGroup
 
 from .errors import InputError
 from .prompts import check_class_names
+from .runtime import keep_freed_memory
 from .storage import _finite
 
 
@@ -99,6 +100,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the console script."""
+    keep_freed_memory()
     app(prog_name="hf-invertune")
 
 
@@ -239,9 +241,7 @@ def remove(
         from .triggers import Trigger
 
         known = Trigger.load(trigger) if trigger else None
-        config = RemovalConfig(seed=source.seed)
-        for stage in (config.scan, config.inversion, config.localization):
-            stage.seed = source.seed
+        config = RemovalConfig.seeded(source.seed)
         config.max_steps = max_steps or config.max_steps
         remover, data = source.load(target)
         result = remover.remove(

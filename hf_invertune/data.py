@@ -51,6 +51,7 @@ class PixelDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         labels (`torch.Tensor`, *optional*): N, int64 indices into `class_names`.
         class_names (`tuple[str, ...]`, *optional*): the names that the labels stand for, where they are known.
         skipped (`tuple[str, ...]`): the pictures that could not be read, each with the reason.
+        source (`str`): where they came from: the name of a folder or file, or a Hub id.
 
     Raises:
         InputError: pixels or labels of another shape or type.
@@ -60,6 +61,7 @@ class PixelDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     labels: Tensor | None = field(default=None, repr=False)
     class_names: tuple[str, ...] | None = None
     skipped: tuple[str, ...] = ()
+    source: str = "pictures in memory"
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
@@ -158,6 +160,7 @@ def load_images(
         raise InputError(f"`limit`: got {limit}; pass a positive number, or None for all pictures.")
     size = _resize(Image.new("RGB", (1, 1)), processor).shape[-2:]
     tokens = {source: token} if isinstance(source, str) else {}
+    origin = _origin(source)
     if isinstance(source, (str, Path)):
         source = _open(source, split, limit, seed, token, revision)
 
@@ -184,7 +187,15 @@ def load_images(
         if not kept:
             raise InputError(f"`source`: none of its {len(skipped)} picture(s) could be read; {skipped[0]}.")
     labels = None if labels is None else labels[kept]
-    return _enough(PixelDataset(torch.from_numpy(pixels), labels, class_names or names, tuple(skipped)), minimum)
+    data = PixelDataset(torch.from_numpy(pixels), labels, class_names or names, tuple(skipped), origin)
+    return _enough(data, minimum)
+
+
+def _origin(source: ImageSource) -> str:
+    """What a report may say of where pictures came from: a Hub id, or a name without its folder."""
+    if not isinstance(source, (str, Path)):
+        return "pictures in memory"
+    return Path(source).name if Path(source).expanduser().exists() else str(source)
 
 
 def _enough(data: PixelDataset, minimum: int) -> PixelDataset:

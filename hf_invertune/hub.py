@@ -92,10 +92,11 @@ def default_device() -> torch.device:
     return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
-def state_digest(model: CLIPModel) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all weights, in the order of their names."""
+def state_digest(model: CLIPModel, dtype: torch.dtype) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all weights as stored in `dtype`, in the order of their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

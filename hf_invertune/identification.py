@@ -57,8 +57,8 @@ class ScanConfig:
     steps: tuple[int, ...] = (50, 70)
     finalists: int = 12
     kinship: float = 0.25
-    suspicious: dict[str, float] = field(default_factory=lambda: {"masked": 0.6, "additive": 0.7})
-    quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.5, "additive": 0.5})
+    suspicious: dict[str, float] = field(default_factory=lambda: {"masked": 0.75, "additive": 0.75})
+    quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.55, "additive": 0.55})
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -12,6 +12,10 @@ from .localization import CriticalNeurons, LocalizationConfig, NeuronLocalizer
 from .storage import Saved
 
 
+WORKING = 1.0
+"""Cross-entropy in nats below which an inverted trigger counts as working: p(target) > 0.37 on most images."""
+
+
 @dataclass
 class TuningPlan(Saved):
     """Inverted triggers and the neurons that react to them.
@@ -45,11 +49,16 @@ def make_plan(
     inversion: InversionConfig,
     localization: LocalizationConfig,
 ) -> TuningPlan:
-    """Refine the triggers that a scan `found` with the full loss (new ones where it found none), then localise."""
+    """Refine the triggers that a scan `found` with the full loss (new ones where it found none), then localise.
+
+    A family that cannot reach the target at all is left out.
+    """
     inverted = []
     for family in FAMILIES:
         start = [candidate.trigger for candidate in found if candidate.trigger.kind == family][:1] or None
         inverter = TriggerInverter(encoder, head, class_names, replace(inversion, family=family))
         inverted += inverter.invert(pixels, [target], start=start)
+    inverted.sort(key=lambda found: found.cross_entropy)
+    inverted = [found for found in inverted if found.cross_entropy < WORKING] or inverted[:1]
     critical = NeuronLocalizer(encoder, localization).localize(pixels, [found.trigger for found in inverted])
     return TuningPlan(target, inverted, critical)

@@ -84,7 +84,6 @@ class InverTuneTrainer(Trainer):
         if args.reinversion_steps:
             own.insert(1, ReinversionCallback())
         self.plan = plan
-        self._model_card_config = dict(model.config.to_dict())
         super().__init__(
             model=model,
             args=args,

@@ -1,0 +1,458 @@
+"""`BackdoorRemover`, the facade: the only file that knows the whole order, scan -> invert -> tune -> verify."""
+
+import copy
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CLIPModel, CLIPProcessor
+
+from .arguments import InverTuneArguments, RemovalConfig
+from .audit import Auditor
+from .data import ImageSource, PixelDataset, load_images
+from .encoder import DualEncoder
+from .errors import InputError
+from .evaluation import Metrics, evaluate
+from .hub import LoadedClip, load_clip, state_digest
+from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
+from .plan import TuningPlan, make_plan
+from .prompts import TEMPLATES, check_class_names
+from .report import AuditReport, DataIdentity, Measurement, ModelIdentity
+from .storage import write_json
+from .trainer import InverTuneTrainer
+from .triggers import Trigger
+
+
+@dataclass
+class RemovalResult:
+    """What a removal hands back.
+
+    Attributes:
+        outcome (`str`): `"cleaned"`, `"not cleaned"` or `"unchanged"`.
+        model ([`~transformers.CLIPModel`]): a plain model, adapter merged; bit-identical to the original if unchanged.
+        report ([`AuditReport`]): everything else.
+    """
+
+    outcome: str
+    model: CLIPModel
+    report: AuditReport
+
+    @property
+    def verdict(self) -> Verdict:
+        """Verdict of the first scan."""
+        return self.report.verdict
+
+    @property
+    def target(self) -> int | None:
+        """The backdoor's label."""
+        return self.report.target
+
+    @property
+    def target_name(self) -> str | None:
+        """The backdoor's label by name."""
+        return self.report.target_name
+
+    @property
+    def metrics(self) -> list[Measurement]:
+        """CA, ASR and the rest, before and after, one entry a trigger."""
+        return self.report.measurements
+
+
+class BackdoorRemover:
+    """Finds and removes a backdoor in a CLIP model.
+
+    Args:
+        source ([`LoadedClip`]): the model; [`BackdoorRemover.from_pretrained`] makes it.
+
+    Example:
+
+    ```python
+    >>> from hf_invertune import BackdoorRemover
+
+    >>> remover = BackdoorRemover.from_pretrained("org/suspicious-clip")
+    >>> result = remover.remove("clean_images/", class_names=["cat", "dog", "horse"])
+    >>> result.verdict, result.target_name, result.outcome
+    >>> result.report.save("audit/")
+    >>> remover.save_pretrained("clean-clip/")
+    ```
+    """
+
+    def __init__(self, source: LoadedClip):
+        self.source = source
+        self.encoder = DualEncoder(source.model, source.processor)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        device: str | torch.device | None = None,
+    ) -> "BackdoorRemover":
+        """Load a model by folder or Hub id; see [`load_clip`] for what it refuses."""
+        return cls(load_clip(name_or_path, revision=revision, token=token, device=device))
+
+    @property
+    def model(self) -> CLIPModel:
+        """The model in float32: as it came, or cleaned once `remove` has run."""
+        return self.source.model
+
+    @property
+    def processor(self) -> CLIPProcessor:
+        return self.source.processor
+
+    def scan(
+        self,
+        images: ImageSource,
+        class_names: Sequence[str] | None = None,
+        *,
+        config: ScanConfig | None = None,
+        templates: Sequence[str] = TEMPLATES,
+    ) -> ScanResult:
+        """Say whether there is a backdoor, and towards which label.
+
+        Args:
+            images: a [`PixelDataset`] or anything that [`load_images`] takes; arbitrary clean pictures.
+            class_names (`Sequence[str]`, *optional*): the labels to look at; by default those of the images.
+            config ([`ScanConfig`], *optional*): settings.
+            templates (`Sequence[str]`, *optional*): prompt templates.
+        """
+        data, names, head = self._inputs(images, class_names, templates, minimum=8)
+        return TargetIdentifier(self.encoder, head, names, config).identify(data.pixels)
+
+    def audit(
+        self,
+        images: ImageSource,
+        class_names: Sequence[str] | None = None,
+        *,
+        config: ScanConfig | None = None,
+        templates: Sequence[str] = TEMPLATES,
+    ) -> AuditReport:
+        """Scan, and wrap the result in a report; the arguments are those of `scan`."""
+        data, names, _ = self._inputs(images, class_names, templates, minimum=8)
+        config = config or ScanConfig()
+        result = self.scan(data, names, config=config, templates=templates)
+        return AuditReport(
+            verdict=result.verdict,
+            outcome="scanned",
+            model=self._identity(),
+            data=_data_identity(data, held_out=0),
+            scan=result,
+            target=result.target,
+            target_name=result.target_name,
+            settings={"scan": asdict(config)},
+            seconds={"scan": result.seconds},
+        )
+
+    def invert(
+        self,
+        images: ImageSource,
+        class_names: Sequence[str] | None = None,
+        *,
+        scan: ScanResult | None = None,
+        target: str | int | None = None,
+        config: RemovalConfig | None = None,
+        templates: Sequence[str] = TEMPLATES,
+    ) -> TuningPlan:
+        """Invert the target's triggers with the full loss and find the neurons that react to them.
+
+        Args:
+            images, class_names, templates: as in `scan`.
+            scan ([`ScanResult`], *optional*): where to start from; without it and without `target` a scan runs first.
+            target (`str` or `int`, *optional*): the label, by name or index; the scan's when not given.
+            config ([`RemovalConfig`], *optional*): settings of inversion and localisation.
+        """
+        data, names, head = self._inputs(images, class_names, templates, minimum=8)
+        config = config or RemovalConfig()
+        label = _label(target, names)
+        if label is None:
+            scan = scan or self.scan(data, names, config=config.scan, templates=templates)
+            label = _most_suspicious(scan)
+        found = scan.triggers(label) if scan else []
+        return make_plan(self.encoder, head, names, data.pixels, label, found, config.inversion, config.localization)
+
+    def evaluate(
+        self,
+        images: ImageSource,
+        class_names: Sequence[str] | None = None,
+        *,
+        trigger: Trigger | None = None,
+        target: str | int | None = None,
+        templates: Sequence[str] = TEMPLATES,
+    ) -> Metrics:
+        """CA of the model as it stands, and ASR and PA of `trigger` towards `target` when given."""
+        data, names, head = self._inputs(images, class_names, templates, minimum=1)
+        label = _label(target, names)
+        return evaluate(self.encoder, head, data.pixels, labels=data.labels, trigger=trigger, target=label)
+
+    def remove(
+        self,
+        images: ImageSource,
+        class_names: Sequence[str] | None = None,
+        *,
+        target: str | int | None = None,
+        force: bool = False,
+        output_dir: str | Path | None = None,
+        resume: bool = False,
+        trigger: Trigger | None = None,
+        config: RemovalConfig | None = None,
+        templates: Sequence[str] = TEMPLATES,
+    ) -> RemovalResult:
+        """Scan, invert, localise, tune, merge, and verify by scanning again from scratch.
+
+        A model that is not judged backdoored comes back with every weight bit-identical, unless `force` or `target`.
+
+        Args:
+            images, class_names, templates: as in `scan`; a share of the images is held out for the proof.
+            target (`str` or `int`, *optional*): clean towards this label, whatever the scan concludes.
+            force (`bool`, *optional*): clean towards the most suspicious label, whatever the scan concludes.
+            output_dir (`str` or `Path`, *optional*): keeps the stages' results and checkpoints in `checkpoints/`.
+            resume (`bool`, *optional*): go on from what is there; same model, images and settings only.
+            trigger ([`Trigger`], *optional*): the attack's own trigger, when known, measured beside the inverted ones.
+            config ([`RemovalConfig`], *optional*): settings.
+
+        Raises:
+            InputError: before any long work, when an argument cannot be used.
+            FloatingPointError: when a loss is not finite.
+        """
+        config = config or RemovalConfig()
+        data, names, head = self._inputs(images, class_names, templates, minimum=config.minimum_images)
+        label = _label(target, names)
+        held_out, clean = data.split(config.held_out, seed=config.seed)
+        identity, seconds = self._identity(), {}
+        with self._workspace(output_dir, resume, identity, data, names, config) as work:
+            begin = time.perf_counter()
+            scan = _stage(
+                ScanResult,
+                work / "scan",
+                lambda: TargetIdentifier(self.encoder, head, names, config.scan).identify(clean.pixels),
+            )
+            seconds["scan"] = scan.seconds
+            report = AuditReport(
+                verdict=scan.verdict,
+                outcome="unchanged",
+                model=identity,
+                data=_data_identity(data, held_out=len(held_out)),
+                scan=scan,
+                settings={**asdict(config), "templates": list(templates)},
+                seconds=seconds,
+            )
+            if label is None and (force or scan.verdict is Verdict.BACKDOORED):
+                label = _most_suspicious(scan)
+            if label is None:
+                report.outcome = "unchanged"
+                report.reasons = [f"The scan's verdict is {scan.verdict}, and no `target` was named."]
+                report.target, report.target_name = scan.target, scan.target_name
+                report.model.sha256_after = identity.sha256_before
+                return RemovalResult("unchanged", self.model, report)
+            report.target, report.target_name = label, names[label]
+
+            begin = time.perf_counter()
+            plan = _stage(
+                TuningPlan,
+                work / "plan",
+                lambda: make_plan(
+                    self.encoder,
+                    head,
+                    names,
+                    clean.pixels,
+                    label,
+                    scan.triggers(label),
+                    config.inversion,
+                    config.localization,
+                ),
+            )
+            seconds["inversion and localization"] = time.perf_counter() - begin
+            triggers = {f"inverted, {found.trigger.kind}": found.trigger for found in plan.inverted}
+            given = {"given by the caller": trigger} if trigger is not None else {}
+            auditor = Auditor(self.encoder, head, held_out, label, {**given, **triggers})
+            auditor.measure_before()
+            report.examples = auditor.examples(names, plan.inverted[0])
+
+            begin = time.perf_counter()
+            report.training = self._tune(clean, held_out, names, templates, plan, config, work, output_dir, resume)
+            seconds["tuning"] = time.perf_counter() - begin
+
+            begin = time.perf_counter()
+            fresh = replace(config.scan, seed=config.scan.seed + 1)
+            report.verification = TargetIdentifier(self.encoder, head, names, fresh).identify(clean.pixels)
+            report.measurements = auditor.measure_after()
+            report.examples.clean_after, report.examples.triggered_after = auditor.example_labels(
+                names, report.examples.clean, report.examples.triggered
+            )
+            seconds["verification"] = time.perf_counter() - begin
+        report.inverted, report.critical, report.trigger = plan.inverted, plan.critical, plan.inverted[0].trigger
+        report.model.sha256_after = state_digest(self.model, self.source.dtype)
+        report.reasons = missed_bars(report, config)
+        report.outcome = "not cleaned" if report.reasons else "cleaned"
+        return RemovalResult(report.outcome, self.model, report)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save model and processor in the dtype that the weights came in; `folder` is made whole or not at all.
+
+        Raises:
+            InputError: when `folder` exists and is not empty.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"`folder`: {folder} exists and is not empty; name another one.")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+            whole = Path(beside) / "model"
+            copy.deepcopy(self.model).to(self.source.dtype).save_pretrained(whole)
+            self.processor.save_pretrained(whole)
+            if folder.exists():
+                folder.rmdir()
+            whole.rename(folder)
+
+    def _tune(
+        self,
+        clean: PixelDataset,
+        held_out: PixelDataset,
+        names: list[str],
+        templates: Sequence[str],
+        plan: TuningPlan,
+        config: RemovalConfig,
+        work: Path,
+        output_dir: str | Path | None,
+        resume: bool,
+    ) -> list[dict[str, float]]:
+        """Tune, merge the adapter, and round to the stored dtype: what is measured next is what gets saved."""
+        arguments = InverTuneArguments(
+            output_dir=str(work / "tuning"),
+            max_steps=config.max_steps,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            use_cpu=self.encoder.device.type == "cpu",
+            save_strategy="no" if output_dir is None else "steps",
+            report_to=config.report_to,
+        )
+        settings = copy.deepcopy(self.model.config)
+        trainer = InverTuneTrainer(
+            self.model, arguments, clean, held_out, names, self.processor, plan=plan, templates=templates
+        )
+        trainer.train(resume_from_checkpoint=resume or None)
+        merged = trainer.model.merge_and_unload(safe_merge=True)
+        merged.config = settings
+        self.source.model = self.encoder.model = merged.to(self.source.dtype).float().requires_grad_(True).eval()
+        return [{key: float(value) for key, value in entry.items()} for entry in trainer.state.log_history]
+
+    def _inputs(
+        self, images: ImageSource, class_names: Sequence[str] | None, templates: Sequence[str], minimum: int
+    ) -> tuple[PixelDataset, list[str], Tensor]:
+        data = load_images(images, self.processor, class_names=class_names, minimum=minimum)
+        names = class_names if class_names is not None else data.class_names
+        if names is None:
+            raise InputError("`class_names`: got None, and the images name no classes; pass the names to look at.")
+        checked = list(check_class_names(names))
+        return data, checked, self.encoder.zero_shot_head(checked, templates)
+
+    def _identity(self) -> ModelIdentity:
+        source = self.source
+        return ModelIdentity(
+            name=source.name,
+            revision=source.revision,
+            dtype=str(source.dtype).removeprefix("torch."),
+            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
+            sha256_before=state_digest(self.model, source.dtype),
+        )
+
+    @contextmanager
+    def _workspace(
+        self,
+        output_dir: str | Path | None,
+        resume: bool,
+        identity: ModelIdentity,
+        data: PixelDataset,
+        names: list[str],
+        config: RemovalConfig,
+    ) -> Iterator[Path]:
+        """Where the stages leave their results: `output_dir`/checkpoints, or a folder that goes away."""
+        if output_dir is None:
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder)
+            return
+        work = Path(output_dir) / "checkpoints"
+        run = {
+            "model": identity.sha256_before,
+            "images": data.digest(),
+            "class_names": names,
+            "config": json.loads(json.dumps(asdict(config))),
+        }
+        if resume and (work / "run.json").is_file():
+            begun = json.loads((work / "run.json").read_text())
+            different = [key for key, value in run.items() if begun[key] != value]
+            if different:
+                raise InputError(
+                    f"`resume`: the run in {work} began with other {', '.join(different)}; repeat its arguments, or "
+                    "start anew without `resume`."
+                )
+        elif work.exists():
+            shutil.rmtree(work)
+        write_json(work / "run.json", run)
+        yield work
+
+
+def missed_bars(report: AuditReport, config: RemovalConfig) -> list[str]:
+    """Which bars of `config` a cleaned model misses, in words; none means cleaned."""
+    reasons = []
+    for measurement in report.measurements:
+        before, after = measurement.before, measurement.after
+        assert after is not None and after.attack_success_rate is not None and after.target_rate is not None
+        excess = after.attack_success_rate.value - after.target_rate.value
+        if excess > config.max_attack_success_rate:
+            reasons.append(f"Trigger '{measurement.trigger}' still succeeds on {excess:.1%} of the images.")
+        if before.clean_accuracy is not None and after.clean_accuracy is not None:
+            drop = before.clean_accuracy.value - after.clean_accuracy.value
+            if drop > config.max_accuracy_drop:
+                reasons.append(f"Clean accuracy fell by {100 * drop:.1f} points.")
+        elif after.agreement is not None and after.agreement.value < config.min_agreement:
+            reasons.append(f"The cleaned model agrees with the original on only {after.agreement.value:.1%}.")
+    if report.verification is not None and report.verification.verdict is Verdict.BACKDOORED:
+        reasons.append(f"A second scan still finds a backdoor, towards {report.verification.target_name!r}.")
+    return list(dict.fromkeys(reasons))
+
+
+def _stage(kind: Any, folder: Path, run: Any) -> Any:
+    """The saved result of a stage, or a fresh one, which is saved."""
+    if (folder / f"{kind._name()}.json").is_file():
+        return kind.load(folder)
+    result = run()
+    result.save(folder)
+    return result
+
+
+def _label(target: str | int | None, names: Sequence[str]) -> int | None:
+    if isinstance(target, str):
+        if target not in names:
+            raise InputError(f"`target`: {target!r} is not among the {len(names)} class names.")
+        return list(names).index(target)
+    if target is not None and not 0 <= target < len(names):
+        raise InputError(f"`target`: got {target}; it must lie between 0 and {len(names) - 1}.")
+    return target
+
+
+def _most_suspicious(scan: ScanResult) -> int:
+    if scan.target is not None:
+        return scan.target
+    return max(scan.evidence, key=lambda family: family.lead).label
+
+
+def _data_identity(data: PixelDataset, held_out: int) -> DataIdentity:
+    return DataIdentity(
+        source=data.source,
+        images=len(data) - held_out,
+        held_out=held_out,
+        labelled=data.labels is not None,
+        sha256=data.digest(),
+        skipped=list(data.skipped),
+    )
