@@ -17,7 +17,7 @@ class InverTuneArguments(TrainingArguments):
     NOTE: these defaults differ from transformers': `max_steps`, `learning_rate`, `lr_scheduler_type`, `weight_decay`,
     `per_device_train_batch_size`, `logging_steps`, `save_steps`, `save_total_limit`, `eval_strategy`, `eval_steps`,
     `remove_unused_columns` (the batches are pixels, not model inputs), `prediction_loss_only` and
-    `auto_find_batch_size` (halves the batch when memory runs out).
+    `auto_find_batch_size` (a smaller batch when memory runs out).
     """
 
     max_steps: int = field(default=100, metadata={"help": "Updates of the tuning (InverTune: 200)."})

@@ -110,9 +110,9 @@ class BackdoorEvaluationCallback(InverTuneCallback):
 class ReinversionCallback(InverTuneCallback):
     """Attacks the model anew while it is tuned: a shortcut that a fresh inversion finds joins the triggers to erase.
 
-    A re-inversion is dry when its objective exceeds that of the plan's first trigger by more than the share `lead`:
-    what it found is no shortcut any more, and tuning against it would only cost accuracy. `args.reinversion_patience`
-    dry ones in a row stop the tuning early.
+    What a re-inversion finds is a shortcut unless its objective exceeds that of the label's first trigger by more than
+    the share `lead`; tuning against anything else would only cost accuracy. `args.reinversion_patience` re-inversions
+    in a row that find none stop the tuning early.
     """
 
     def __init__(self, inversion: InversionConfig | None = None, lead: float = 1.0):
@@ -126,16 +126,15 @@ class ReinversionCallback(InverTuneCallback):
             return
         plan = trainer.plan
         assert plan is not None
-        first = plan.inverted[0]
-        config = replace(self.inversion, family=first.trigger.kind, seed=args.seed + state.global_step)
+        first = {inverted.label: inverted for inverted in reversed(plan.inverted)}
+        family = plan.inverted[0].trigger.kind
+        config = replace(self.inversion, family=family, seed=args.seed + state.global_step)
         inverter = TriggerInverter(trainer.encoder, trainer.head, trainer.class_names, config)
-        found = broadcast_object_list(inverter.invert(trainer.train_dataset.pixels, [plan.target]))[0]
-        if found.objective > first.objective * (1 + self.lead):
-            self.dry += 1
-        else:
-            self.dry = 0
-            plan.inverted.append(found)
-        trainer.log({"reinversion_objective": found.objective, "reinversion_coverage": found.coverage})
+        found = broadcast_object_list(inverter.invert(trainer.train_dataset.pixels, list(first)))
+        shortcuts = [new for new in found if new.objective <= first[new.label].objective * (1 + self.lead)]
+        plan.inverted += shortcuts
+        self.dry = 0 if shortcuts else self.dry + 1
+        trainer.log({"reinversion_objective": min(new.objective for new in found), "shortcuts": len(shortcuts)})
         if args.reinversion_patience and self.dry >= args.reinversion_patience:
             control.should_training_stop = True
 

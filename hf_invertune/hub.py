@@ -58,7 +58,7 @@ def load_clip(
             weights that are not finite.
     """
     folder, commit = _fetch(str(name_or_path), revision, token)
-    name = str(name_or_path) if commit else folder.name
+    name = str(name_or_path) if commit else folder.resolve().name
     if not (folder / "config.json").is_file():
         raise InputError(f"`model`: {name_or_path} holds no config.json; pass a folder made by `save_pretrained`.")
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

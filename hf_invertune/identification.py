@@ -152,6 +152,20 @@ class ScanResult(Saved):
         """The inverted triggers of `label`, one a family that had it among its finalists."""
         return [c for family in self.evidence for c in family.candidates if c.label == label]
 
+    def accomplices(self, label: int) -> list[InvertedTrigger]:
+        """Triggers of other labels that ride on the shortcut to `label`.
+
+        In a family whose easiest label is `label`, these are the finalists whose score is nearer, on a log scale, to
+        the lowest score than to that of the first label that is not kin.
+        """
+        return [
+            candidate
+            for family in self.evidence
+            if family.label == label and family.verdict is Verdict.BACKDOORED
+            for candidate in family.candidates
+            if candidate.label != label and candidate.objective < family.scores[label] * (1 + family.lead) ** 0.5
+        ]
+
 
 class TargetIdentifier:
     """Finds the target label of a backdoor: adversarial simulation, then verification by inversion.

@@ -46,7 +46,7 @@ class InversionConfig:
     """
 
     family: Family = "masked"
-    steps: int = 150
+    steps: int = 100
     batch_size: int = 32
     learning_rate: float = 0.5
     info_nce_weight: float = 5.0
@@ -131,7 +131,14 @@ class TriggerInverter:
         Raises:
             FloatingPointError: when the loss is not finite.
         """
-        attempt = find_executable_batch_size(self._invert, starting_batch_size=self.config.batch_size)
+        size = self.config.batch_size
+
+        def halve() -> int:
+            nonlocal size
+            size //= 2
+            return size
+
+        attempt = find_executable_batch_size(self._invert, starting_batch_size=size, reduce_batch_size_fn=halve)
         with self.encoder.frozen():
             anchors = self.head[list(labels)]
             if target_pixels is not None:

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from .encoder import DualEncoder
+from .identification import ScanResult
 from .inversion import FAMILIES, InversionConfig, InvertedTrigger, TriggerInverter
 from .localization import CriticalNeurons, LocalizationConfig, NeuronLocalizer
 from .storage import Saved
 
 
-WORKING = 1.0
-"""Cross-entropy in nats below which an inverted trigger counts as working: p(target) > 0.37 on most images."""
+NEAR, WORKING = 3.0, 1.0
+"""Cross-entropy in nats below which a scan's trigger is worth refining, and below which a refined one works."""
 
 
 @dataclass
@@ -22,7 +23,8 @@ class TuningPlan(Saved):
 
     Attributes:
         target (`int`): the backdoor's label.
-        inverted (`list[InvertedTrigger]`): triggers that reach it; re-inversions are added while the tuning runs.
+        inverted (`list[InvertedTrigger]`): triggers that reach it, the best one first, then those of labels that ride on
+            the same shortcut; re-inversions are added while the tuning runs.
         critical (`CriticalNeurons`): where they act.
     """
 
@@ -45,20 +47,23 @@ def make_plan(
     class_names: Sequence[str],
     pixels: Tensor,
     target: int,
-    found: list[InvertedTrigger],
+    scan: ScanResult | None,
     inversion: InversionConfig,
     localization: LocalizationConfig,
 ) -> TuningPlan:
-    """Refine the triggers that a scan `found` with the full loss (new ones where it found none), then localise.
+    """Invert the target's triggers with the full loss, from what a scan found, and localise them.
 
-    A family that cannot reach the target at all is left out.
+    A family goes on from the scan's trigger when that came near the target; without any such, each starts afresh. The
+    triggers of labels that ride on the same shortcut join as the scan left them.
     """
-    inverted = []
+    found = {c.trigger.kind: c.trigger for c in (scan.triggers(target) if scan else []) if c.cross_entropy < NEAR}
+    inverted: list[InvertedTrigger] = []
     for family in FAMILIES:
-        start = [candidate.trigger for candidate in found if candidate.trigger.kind == family][:1] or None
+        if found and family not in found:
+            continue
         inverter = TriggerInverter(encoder, head, class_names, replace(inversion, family=family))
-        inverted += inverter.invert(pixels, [target], start=start)
-    inverted.sort(key=lambda found: found.cross_entropy)
-    inverted = [found for found in inverted if found.cross_entropy < WORKING] or inverted[:1]
-    critical = NeuronLocalizer(encoder, localization).localize(pixels, [found.trigger for found in inverted])
-    return TuningPlan(target, inverted, critical)
+        inverted += inverter.invert(pixels, [target], start=[found.get(family)])
+    inverted.sort(key=lambda candidate: candidate.cross_entropy)
+    inverted = [candidate for candidate in inverted if candidate.cross_entropy < WORKING] or inverted[:1]
+    critical = NeuronLocalizer(encoder, localization).localize(pixels, [c.trigger for c in inverted])
+    return TuningPlan(target, inverted + (scan.accomplices(target) if scan else []), critical)

@@ -177,8 +177,7 @@ class BackdoorRemover:
         if label is None:
             scan = scan or self.scan(data, names, config=config.scan, templates=templates)
             label = _most_suspicious(scan)
-        found = scan.triggers(label) if scan else []
-        return make_plan(self.encoder, head, names, data.pixels, label, found, config.inversion, config.localization)
+        return make_plan(self.encoder, head, names, data.pixels, label, scan, config.inversion, config.localization)
 
     def evaluate(
         self,
@@ -266,13 +265,14 @@ class BackdoorRemover:
                     names,
                     clean.pixels,
                     label,
-                    scan.triggers(label),
+                    scan,
                     config.inversion,
                     config.localization,
                 ),
             )
             seconds["inversion and localization"] = time.perf_counter() - begin
-            triggers = {f"inverted, {found.trigger.kind}": found.trigger for found in plan.inverted}
+            own = [found for found in plan.inverted if found.label == label]
+            triggers = {f"inverted, {found.trigger.kind}": found.trigger for found in reversed(own)}
             given = {"given by the caller": trigger} if trigger is not None else {}
             auditor = Auditor(self.encoder, head, held_out, label, {**given, **triggers})
             auditor.measure_before()

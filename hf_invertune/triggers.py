@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -57,9 +57,12 @@ class Trigger(nn.Module):
         """
         if not Path(path).is_file():
             raise InputError(f"`trigger`: there is no file {path}.")
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise InputError(f"`trigger`: {path} is no safetensors file ({error}).") from error
         kind = TRIGGERS.get(metadata.get("kind", ""))
         if kind is None:
             raise InputError(f"`trigger`: {path} holds no trigger of a known kind ({', '.join(sorted(TRIGGERS))}).")

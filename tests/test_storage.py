@@ -1,0 +1,154 @@
+import dataclasses
+import json
+import math
+import os
+import stat
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from hf_invertune.errors import InputError
+from hf_invertune.evaluation import Metrics, Rate
+from hf_invertune.identification import FamilyEvidence, ScanResult, Simulation, Verdict
+from hf_invertune.inversion import InvertedTrigger
+from hf_invertune.localization import CriticalNeurons
+from hf_invertune.plan import TuningPlan
+from hf_invertune.storage import Saved, write_bytes, write_json
+from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger
+
+
+NAN = float("nan")
+
+
+def same(a, b):
+    """Equal in type and, field for field, in value; NaN equals NaN."""
+    assert type(a) is type(b)
+    if isinstance(a, torch.nn.Module):
+        assert all(getattr(a, name) == getattr(b, name) for name in a.scalars)
+        same(dict(a.named_buffers()), dict(b.named_buffers()))
+    elif isinstance(a, torch.Tensor):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    elif dataclasses.is_dataclass(a):
+        for field in dataclasses.fields(a):
+            same(getattr(a, field.name), getattr(b, field.name))
+    elif isinstance(a, dict):
+        same(list(a.items()), list(b.items()))
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            same(x, y)
+    elif isinstance(a, float) and math.isnan(a):
+        assert math.isnan(b)
+    else:
+        assert a == b
+
+
+MASKED = InvertedTrigger(3, "green ring", MaskedTrigger(torch.rand(1, 4, 4), torch.rand(3, 4, 4)), 1.5, 0.25, 0.1)
+ADDITIVE = InvertedTrigger(0, "é 猫", AdditiveTrigger(torch.randn(3, 4, 4), 8 / 255), NAN, 2.0, 0.5, [3.0, NAN, 1 / 3])
+SIMULATIONS = [
+    Simulation("patch", [0.25, 0.75], [1.0, 0.0], MASKED.trigger),
+    Simulation("full image", [0.5, 0.5], [NAN, 0.1], ADDITIVE.trigger),
+]
+EVIDENCE = [
+    FamilyEvidence("masked", {3: 1.5, 0: 2.0}, {3: -4.0, 0: NAN}, 3, 1 / 3, Verdict.BACKDOORED, [MASKED, ADDITIVE]),
+    FamilyEvidence("additive", {}, {}, 0, NAN, Verdict.INCONCLUSIVE, []),
+]
+SCAN = ScanResult(Verdict.BACKDOORED, 3, ["a", "b"], SIMULATIONS, [0, 3], EVIDENCE, 64, 1.25, 7)
+CRITICAL = CriticalNeurons([0.5, NAN], {1: [0, 5], 0: []}, 32)
+RESULTS = [
+    MASKED,
+    ADDITIVE,
+    *SIMULATIONS,
+    *EVIDENCE,
+    SCAN,
+    dataclasses.replace(SCAN, verdict=Verdict.CLEAN, target=None, simulations=[], evidence=[]),
+    CRITICAL,
+    Rate(8, 10),
+    Metrics(),
+    Metrics(Rate(1, 2), None, Rate(0, 0), Rate(3, 3), Rate(0, 9), None),
+    TuningPlan(3, [MASKED, ADDITIVE], CRITICAL),
+]
+
+
+@pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
+def test_round_trip(result, tmp_path):
+    result.save(tmp_path / "new" / "folder")
+    same(type(result).load(tmp_path / "new" / "folder"), result)
+
+
+@pytest.mark.parametrize("kind", sorted({type(result) for result in RESULTS}, key=lambda kind: kind.__name__))
+def test_load_from_a_folder_without_it(kind, tmp_path):
+    with pytest.raises(InputError, match=f"`folder`: .* holds no .*{kind.__name__}.save"):
+        kind.load(tmp_path)
+
+
+def test_files_are_named_in_snake_case(tmp_path):
+    TuningPlan(3, [MASKED], CRITICAL).save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inverted.0.trigger.safetensors", "tuning_plan.json"]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda value: value.pop("width"), lambda value: value.update(height=3)], ids=["missing", "unknown"]
+)
+def test_load_another_shape(change, tmp_path):
+    CRITICAL.save(tmp_path)
+    value = json.loads((tmp_path / "critical_neurons.json").read_text())
+    change(value)
+    write_json(tmp_path / "critical_neurons.json", value)
+    with pytest.raises(InputError, match=r"CriticalNeurons of another shape: \['(width|height)'\] differ"):
+        CriticalNeurons.load(tmp_path)
+
+
+def test_load_without_the_trigger_beside_it(tmp_path):
+    MASKED.save(tmp_path)
+    (tmp_path / "trigger.safetensors").unlink()
+    with pytest.raises(InputError, match="`trigger`: there is no file"):
+        InvertedTrigger.load(tmp_path)
+
+
+def test_trigger_of_another_kind_than_first_saved(tmp_path):
+    MASKED.save(tmp_path)
+    dataclasses.replace(MASKED, trigger=PatchTrigger(torch.zeros(3, 2, 2), 1, 2)).save(tmp_path)
+    assert isinstance(InvertedTrigger.load(tmp_path).trigger, PatchTrigger)
+
+
+@dataclass
+class Pictures(Saved):
+    clean: torch.Tensor
+    others: list[torch.Tensor]
+    sizes: tuple[int, ...]
+
+
+def test_round_trip_of_tensors(tmp_path):
+    transposed = torch.arange(6, dtype=torch.uint8).view(2, 3).T
+    pictures = Pictures(transposed, [torch.rand(2).half(), torch.tensor([NAN])], (1, 2))
+    pictures.save(tmp_path)
+    same(Pictures.load(tmp_path), pictures)
+
+
+def test_json_has_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [NAN, math.inf, (1.5, -math.inf)], "b": {"c": NAN}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, None, [1.5, None]], "b": {"c": None}}
+
+
+def test_write_bytes(tmp_path):
+    path = tmp_path / "new" / "file"
+    write_bytes(path, b"old")
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [file.name for file in path.parent.iterdir()] == ["file"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("broken", ["replace", "fdopen"])
+def test_a_failing_write_leaves_the_old_file(broken, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    write_bytes(tmp_path / "file", b"old")
+    monkeypatch.setattr(os, broken, fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_bytes(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
