@@ -33,7 +33,7 @@ class InverTuneArguments(TrainingArguments):
     eval_steps: float | None = field(default=50, metadata={"help": "Evaluate every so many updates."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
     prediction_loss_only: bool = field(default=True, metadata={"help": "Evaluation needs no outputs but the loss."})
-    auto_find_batch_size: bool = field(default=True, metadata={"help": "Halve the batch when memory runs out."})
+    auto_find_batch_size: bool = field(default=True, metadata={"help": "Use a smaller batch when memory runs out."})
 
     align_weight: float = field(
         default=1.0,

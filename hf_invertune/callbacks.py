@@ -3,6 +3,7 @@
 import signal
 import threading
 from dataclasses import replace
+from itertools import takewhile
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +61,15 @@ class TriggerInversionCallback(InverTuneCallback):
         if trainer.plan is not None:
             return
         encoder, head, names, pixels = trainer.encoder, trainer.head, trainer.class_names, trainer.train_dataset.pixels
-        target, found = self.target, []
+        target, scan = self.target, None
         if target is None:
-            result = TargetIdentifier(encoder, head, names, self.scan).identify(pixels)
-            if result.target is None:
+            scan = TargetIdentifier(encoder, head, names, self.scan).identify(pixels)
+            if scan.target is None:
                 raise InputError(
                     "`model`: the scan finds no backdoor in it; pass `target` to tune against one anyway."
                 )
-            target, found = result.target, result.triggers(result.target)
-        plan = [make_plan(encoder, head, names, pixels, target, found, self.inversion, self.localization)]
+            target = scan.target
+        plan = [make_plan(encoder, head, names, pixels, target, scan, self.inversion, self.localization)]
         trainer.plan = broadcast_object_list(plan)[0]
 
 
@@ -118,11 +119,19 @@ class ReinversionCallback(InverTuneCallback):
     def __init__(self, inversion: InversionConfig | None = None, lead: float = 1.0):
         self.inversion, self.lead, self.dry = inversion or InversionConfig(steps=60, batch_size=16), lead, 0
 
+    def on_train_begin(
+        self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # A resumed run goes on counting where its log ends.
+        counts = [entry["shortcuts"] for entry in state.log_history if "shortcuts" in entry]
+        self.dry = len(list(takewhile(lambda count: not count, reversed(counts))))
+
     def on_step_end(
         self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         trainer = self.trainer
-        if state.global_step % args.reinversion_steps or state.global_step >= state.max_steps:
+        steps = args.reinversion_steps
+        if not steps or state.global_step % steps or state.global_step >= state.max_steps:
             return
         plan = trainer.plan
         assert plan is not None
@@ -148,13 +157,13 @@ class InterruptCallback(InverTuneCallback):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
-        signal.signal(signal.SIGINT, self.previous)
+        self.restore()
 
     def on_train_begin(
         self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.interrupted = False
-        if threading.current_thread() is threading.main_thread():
+        if self.previous is None and threading.current_thread() is threading.main_thread():
             self.previous = signal.signal(signal.SIGINT, self._handle)
 
     def on_step_end(
@@ -167,7 +176,12 @@ class InterruptCallback(InverTuneCallback):
     def on_train_end(
         self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
+        self.restore()
         if self.interrupted:
             raise KeyboardInterrupt
+
+    def restore(self) -> None:
+        """Give Ctrl-C back to whom it belonged before the training."""
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+            self.previous = None

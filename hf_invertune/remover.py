@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
@@ -228,7 +229,15 @@ class BackdoorRemover:
         label = _label(target, names)
         held_out, clean = data.split(config.held_out, seed=config.seed)
         identity, seconds = self._identity(), {}
-        with self._workspace(output_dir, resume, identity, data, names, config) as work:
+        run = {
+            "model": identity.sha256_before,
+            "images": data.digest(),
+            "class_names": names,
+            "templates": list(templates),
+            "target": label,
+            "config": json.loads(json.dumps(asdict(config))),
+        }
+        with self._workspace(output_dir, resume, run) as work:
             begin = time.perf_counter()
             scan = _stage(
                 ScanResult,
@@ -340,7 +349,15 @@ class BackdoorRemover:
         trainer = InverTuneTrainer(
             self.model, arguments, clean, held_out, names, self.processor, plan=plan, templates=templates
         )
-        trainer.train(resume_from_checkpoint=resume or None)
+        try:
+            trainer.train(resume_from_checkpoint=resume or None)
+        except BaseException:
+            if isinstance(trainer.model, PeftModel):
+                self.source.model = self.encoder.model = trainer.model.unload().requires_grad_(True).eval()
+            self.model.config = settings
+            raise
+        assert trainer.plan is not None
+        plan.inverted = trainer.plan.inverted
         merged = trainer.model.merge_and_unload(safe_merge=True)
         merged.config = settings
         self.source.model = self.encoder.model = merged.to(self.source.dtype).float().requires_grad_(True).eval()
@@ -367,27 +384,13 @@ class BackdoorRemover:
         )
 
     @contextmanager
-    def _workspace(
-        self,
-        output_dir: str | Path | None,
-        resume: bool,
-        identity: ModelIdentity,
-        data: PixelDataset,
-        names: list[str],
-        config: RemovalConfig,
-    ) -> Iterator[Path]:
+    def _workspace(self, output_dir: str | Path | None, resume: bool, run: dict[str, Any]) -> Iterator[Path]:
         """Where the stages leave their results: `output_dir`/checkpoints, or a folder that goes away."""
         if output_dir is None:
             with tempfile.TemporaryDirectory() as folder:
                 yield Path(folder)
             return
         work = Path(output_dir) / "checkpoints"
-        run = {
-            "model": identity.sha256_before,
-            "images": data.digest(),
-            "class_names": names,
-            "config": json.loads(json.dumps(asdict(config))),
-        }
         if resume and (work / "run.json").is_file():
             begun = json.loads((work / "run.json").read_text())
             different = [key for key, value in run.items() if begun[key] != value]
@@ -397,6 +400,8 @@ class BackdoorRemover:
                     "start anew without `resume`."
                 )
         elif work.exists():
+            if not (work / "run.json").is_file():
+                raise InputError(f"`output_dir`: {work} holds what this tool did not write; move it away.")
             shutil.rmtree(work)
         write_json(work / "run.json", run)
         yield work

@@ -47,8 +47,8 @@ def _finite(value: Any) -> Any:
 class Saved:
     """Mixin for result dataclasses: `save(folder)` and `load(folder)`.
 
-    Plain fields, nested dataclasses, lists and dicts go to `<name>.json`; each [`~hf_invertune.triggers.Trigger`]
-    goes to a safetensors file named after its field beside it, and the tensors to `<name>.safetensors`.
+    Plain fields, nested dataclasses, lists and dicts go to `<name>.json`, tensors to `<name>.safetensors`, and a
+    [`~hf_invertune.triggers.Trigger`] that is a field of its own to a safetensors file named after it.
     """
 
     file_name: ClassVar[str] = ""
@@ -92,9 +92,11 @@ def _pack(value: Any, key: str, tensors: dict[str, Any], folder: Path) -> Any:
     from .triggers import Trigger
 
     if isinstance(value, Trigger):
-        file = f"{key.lstrip('.')}.safetensors"
-        value.save(folder / file)
-        return file
+        if key.count(".") == 1:
+            value.save(folder / f"{key[1:]}.safetensors")
+            return f"{key[1:]}.safetensors"
+        scalars = {name: getattr(value, name) for name in value.scalars}
+        return {"kind": value.kind, **scalars, **_pack(dict(value.named_buffers()), key, tensors, folder)}
     if isinstance(value, torch.Tensor):
         tensors[key] = value.detach().cpu().contiguous()
         return key
@@ -113,7 +115,7 @@ def _pack(value: Any, key: str, tensors: dict[str, Any], folder: Path) -> Any:
 def _unpack(kind: Any, value: Any, tensors: dict[str, Any], folder: Path) -> Any:
     import torch
 
-    from .triggers import Trigger
+    from .triggers import TRIGGERS, Trigger
 
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
@@ -129,7 +131,11 @@ def _unpack(kind: Any, value: Any, tensors: dict[str, Any], folder: Path) -> Any
     if not isinstance(kind, type):
         return value
     if issubclass(kind, Trigger):
-        return Trigger.load(folder / value)
+        if isinstance(value, str):
+            return Trigger.load(folder / value)
+        trigger = TRIGGERS[value["kind"]]
+        buffers = {name: tensors[key] for name, key in value.items() if name != "kind" and name not in trigger.scalars}
+        return trigger(**buffers, **{name: value[name] for name in trigger.scalars})
     if issubclass(kind, torch.Tensor):
         return tensors[value]
     if dataclasses.is_dataclass(kind):

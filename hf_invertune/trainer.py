@@ -49,7 +49,8 @@ class InverTuneTrainer(Trainer):
         processing_class ([`~transformers.CLIPProcessor`], *optional*): loaded with `model` when that is a name.
         plan ([`TuningPlan`], *optional*): triggers and critical neurons; when not given, a callback identifies,
             inverts and localises before the first step.
-        callbacks (`list[TrainerCallback]`, *optional*): further callbacks.
+        callbacks (`list[TrainerCallback]`, *optional*): further callbacks; one of a class that the trainer has of itself
+            takes the place of that one.
         templates (`Sequence[str]`, *optional*): prompt templates.
     """
 
@@ -80,9 +81,9 @@ class InverTuneTrainer(Trainer):
             raise InputError("`processing_class`: got None with a model in memory; pass its CLIPProcessor.")
         if args.eval_strategy != "no" and eval_dataset is None:
             args.eval_strategy = type(args.eval_strategy)("no")
-        own: list[TrainerCallback] = [TriggerInversionCallback(), BackdoorEvaluationCallback(), InterruptCallback()]
-        if args.reinversion_steps:
-            own.insert(1, ReinversionCallback())
+        given = callbacks or []
+        own = [TriggerInversionCallback(), ReinversionCallback(), BackdoorEvaluationCallback(), InterruptCallback()]
+        own = [callback for callback in own if not any(isinstance(other, type(callback)) for other in given)]
         self.plan = plan
         super().__init__(
             model=model,
@@ -91,7 +92,7 @@ class InverTuneTrainer(Trainer):
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
-            callbacks=[*own, *(callbacks or [])],
+            callbacks=[*own, *given],
         )
         self.can_return_loss = True
         self.label_names = []
@@ -124,7 +125,12 @@ class InverTuneTrainer(Trainer):
         assert self.plan is not None
         if not isinstance(self.model, PeftModel):
             self._add_adapter(self.plan.critical)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        finally:
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, InterruptCallback):
+                    callback.restore()
 
     def _add_adapter(self, critical: CriticalNeurons) -> None:
         args: InverTuneArguments = self.args
@@ -150,15 +156,15 @@ class InverTuneTrainer(Trainer):
         clean = inputs["pixels"]
         pixels = self.encoder.pixel_values(torch.cat([self.plan.stamp(clean, self.state.global_step), clean]))
         unwrapped = self.accelerator.unwrap_model(model)
-        with torch.no_grad(), unwrapped.disable_adapter():
+        with torch.no_grad(), self.accelerator.autocast(), unwrapped.disable_adapter():
             origin = unwrapped.get_image_features(pixel_values=pixels[len(clean) :], output_hidden_states=True)
         outputs = model(pixel_values=pixels, output_hidden_states=True, **self.prompt)
-        original = normalize(origin.pooler_output, dim=-1)
+        original = normalize(origin.pooler_output.float(), dim=-1)
         triggered, untouched = normalize(outputs.image_embeds, dim=-1).split(len(clean))
         hidden = outputs.vision_model_output.hidden_states
         terms = {
             "align": sum(
-                alignment(hidden[layer + 1][: len(clean)], origin.hidden_states[layer + 1], neurons)
+                alignment(hidden[layer + 1][: len(clean)], origin.hidden_states[layer + 1].float(), neurons)
                 for layer, neurons in self.plan.critical.neurons.items()
             ),
             "preserve": (untouched - original).norm(dim=-1).mean(),

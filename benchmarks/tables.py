@@ -1,0 +1,101 @@
+"""Fill the README's tables from the result files.
+
+    python benchmarks/tables.py            # writes them between their markers
+    python benchmarks/tables.py --check    # fails when they differ
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def result(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def source(facts: dict, name: str) -> str:
+    machine, versions = facts["machine"], facts["versions"]
+    return (
+        f"`{facts['command']}`, {facts['date']}, {machine['cores']} {machine['processor']} cores, "
+        f"torch {versions['torch']}, transformers {versions['transformers']}, peft {versions['peft']}: "
+        f"[{name}.json](benchmarks/results/{name}.json)."
+    )
+
+
+def demo() -> str:
+    facts = result("demo_seeds")
+    lines = [
+        "| model | seed | verdict | target | ASR before | ASR after | CA before | CA after | weights | seconds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in facts["runs"]:
+        rates = [percent(run[key]) for key in ("asr_before", "asr_after", "ca_before", "ca_after")]
+        weights = "identical" if run["outcome"] == "unchanged" else run["outcome"]
+        target = run["target"] or "none"
+        lines.append(
+            f"| {run['victim']} | {run['seed']} | {run['verdict']} | {target} | {' | '.join(rates)} | {weights} | "
+            f"{run['seconds']:.0f} |"
+        )
+    return "\n".join([*lines, "", source(facts, "demo_seeds")])
+
+
+def cifar10() -> str:
+    facts = result("cifar10")
+    before = facts["before"]
+    asr, ca = before["attack_success_rate"]["value"], before["clean_accuracy"]["value"]
+    lines = [
+        "| seed | verdict | target | ASR before | ASR after | floor | CA before | CA after | outcome |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in facts["runs"]:
+        after = run["after"]
+        lines.append(
+            f"| {run['seed']} | {run['verdict']} | {run['target']} | {percent(asr)} | "
+            f"{percent(after['attack_success_rate']['value'])} | {percent(after['target_rate']['value'])} | "
+            f"{percent(ca)} | {percent(after['clean_accuracy']['value'])} | {run['outcome']} |"
+        )
+    return "\n".join([*lines, "", source(facts, "cifar10")])
+
+
+def victims() -> str:
+    facts = result("demo_victims")
+    lines = ["| model | CA | ASR | read as the target without a trigger | seconds to train |", "|---|---|---|---|---|"]
+    for name, figures in facts["models"].items():
+        rates = [percent(figures[key]) for key in ("clean_accuracy", "attack_success_rate", "target_rate")]
+        lines.append(f"| {name} | {' | '.join(rates)} | {figures['seconds']:.0f} |")
+    return "\n".join([*lines, "", source(facts, "demo_victims")])
+
+
+TABLES = {"victims": victims, "demo": demo, "cifar10": cifar10}
+
+
+def filled(text: str) -> str:
+    """`text` with each table between its markers."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
+        head, rest = text.split(begin)
+        text = f"{head}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    if parser.parse_args().check:
+        sys.exit(0 if filled(text) == text else "README.md differs from the result files: run benchmarks/tables.py.")
+    readme.write_text(filled(text))
+
+
+if __name__ == "__main__":
+    main()
