@@ -1,7 +1,7 @@
 """Fill the README's tables from the result files.
 
-    python benchmarks/tables.py            # writes them between their markers
-    python benchmarks/tables.py --check    # fails when they differ
+python benchmarks/tables.py            # writes them between their markers
+python benchmarks/tables.py --check    # fails when they differ
 """
 
 import argparse

@@ -8,15 +8,15 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .arguments import InverTuneArguments
 from .errors import InputError
 from .evaluation import evaluate
 from .identification import ScanConfig, TargetIdentifier
-from .inversion import InversionConfig, TriggerInverter
+from .inversion import Family, InversionConfig, TriggerInverter
 from .localization import LocalizationConfig
 from .plan import make_plan
+from .triggers import MaskedTrigger
 
 
 if TYPE_CHECKING:
@@ -77,17 +77,11 @@ class BackdoorEvaluationCallback(InverTuneCallback):
     """Adds CA (when labels are known) and the strongest inverted trigger's ASR to every evaluation."""
 
     def on_evaluate(
-        self,
-        args: InverTuneArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float],
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        trainer = self.trainer
-        if trainer.plan is None:
+        trainer, data = self.trainer, self.trainer.eval_dataset
+        if trainer.plan is None or data is None:
             return
-        data = trainer.eval_dataset
         result = evaluate(
             trainer.encoder,
             trainer.head,
@@ -104,7 +98,7 @@ class BackdoorEvaluationCallback(InverTuneCallback):
             )
             if rate is not None
         }
-        metrics.update(rates)
+        kwargs["metrics"].update(rates)
         trainer.log(rates)
 
 
@@ -120,14 +114,14 @@ class ReinversionCallback(InverTuneCallback):
         self.inversion, self.lead, self.dry = inversion or InversionConfig(steps=60, batch_size=16), lead, 0
 
     def on_train_begin(
-        self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # A resumed run goes on counting where its log ends.
         counts = [entry["shortcuts"] for entry in state.log_history if "shortcuts" in entry]
         self.dry = len(list(takewhile(lambda count: not count, reversed(counts))))
 
     def on_step_end(
-        self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         trainer = self.trainer
         steps = args.reinversion_steps
@@ -136,7 +130,7 @@ class ReinversionCallback(InverTuneCallback):
         plan = trainer.plan
         assert plan is not None
         first = {inverted.label: inverted for inverted in reversed(plan.inverted)}
-        family = plan.inverted[0].trigger.kind
+        family: Family = "masked" if isinstance(plan.inverted[0].trigger, MaskedTrigger) else "additive"
         config = replace(self.inversion, family=family, seed=args.seed + state.global_step)
         inverter = TriggerInverter(trainer.encoder, trainer.head, trainer.class_names, config)
         found = broadcast_object_list(inverter.invert(trainer.train_dataset.pixels, list(first)))
@@ -160,21 +154,21 @@ class InterruptCallback(InverTuneCallback):
         self.restore()
 
     def on_train_begin(
-        self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.interrupted = False
         if self.previous is None and threading.current_thread() is threading.main_thread():
             self.previous = signal.signal(signal.SIGINT, self._handle)
 
     def on_step_end(
-        self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.interrupted:
             control.should_save = True
             control.should_training_stop = True
 
     def on_train_end(
-        self, args: InverTuneArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.restore()
         if self.interrupted:

@@ -214,7 +214,7 @@ def scan(
         "seconds": result.seconds,
         "report": str(output_dir / "audit") if output_dir else None,
     }
-    rows = [[family["family"], family["label"], f"{family['lead']:.2f}", family["verdict"]] for family in families]
+    rows = [[str(share) if isinstance(share, str) else f"{share:.2f}" for share in f.values()] for f in families]
     table = _table("The label easiest to reach", ["trigger", "label", "lead", "verdict"], rows)
     _print(value, as_json, table, _verdict(result.verdict, result.target_name))
     raise typer.Exit({"backdoored": BACKDOORED, "inconclusive": INCONCLUSIVE}.get(result.verdict, 0))

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPModel, CLIPProcessor, CLIPVisionConfig
 
 from .prompts import TEMPLATES, prompts
 
@@ -40,14 +41,18 @@ class DualEncoder(nn.Module):
         return self.mean.device
 
     @property
+    def _vision(self) -> CLIPVisionConfig:
+        return cast(CLIPVisionConfig, self.model.config.vision_config)
+
+    @property
     def image_size(self) -> int:
         """Height and width in pixels of the images that the vision tower takes."""
-        return int(self.model.config.vision_config.image_size)
+        return int(self._vision.image_size)  # type: ignore[arg-type]
 
     @property
     def layers(self) -> int:
         """Number of layers of the vision tower."""
-        return int(self.model.config.vision_config.num_hidden_layers)
+        return self._vision.num_hidden_layers
 
     def pixel_values(self, pixels: Tensor) -> Tensor:
         """Normalise pixels in [0, 1] (N x 3 x H x W) the way the processor does."""

@@ -317,7 +317,8 @@ class BackdoorRemover:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
             whole = Path(beside) / "model"
-            copy.deepcopy(self.model).to(self.source.dtype).save_pretrained(whole)
+            stored: Any = copy.deepcopy(self.model)
+            stored.to(self.source.dtype).save_pretrained(whole)
             self.processor.save_pretrained(whole)
             if folder.exists():
                 folder.rmdir()

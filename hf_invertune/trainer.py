@@ -9,7 +9,6 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torch.utils.data import Dataset
 from transformers import CLIPModel, CLIPProcessor, Trainer, TrainerCallback
 
 from .arguments import InverTuneArguments
@@ -20,6 +19,7 @@ from .callbacks import (
     ReinversionCallback,
     TriggerInversionCallback,
 )
+from .data import PixelDataset
 from .encoder import DualEncoder
 from .errors import InputError
 from .hub import load_clip
@@ -57,12 +57,17 @@ class InverTuneTrainer(Trainer):
     loss_is_scaled_for_ga = False
     _tag_names = ["hf_invertune", "clip", "backdoor-removal"]
 
+    args: InverTuneArguments
+    model: Any
+    train_dataset: PixelDataset
+    eval_dataset: PixelDataset | None
+
     def __init__(
         self,
         model: str | CLIPModel,
         args: InverTuneArguments | None = None,
-        train_dataset: Dataset[Any] | None = None,
-        eval_dataset: Dataset[Any] | None = None,
+        train_dataset: PixelDataset | None = None,
+        eval_dataset: PixelDataset | None = None,
         class_names: Sequence[str] | None = None,
         processing_class: CLIPProcessor | None = None,
         plan: TuningPlan | None = None,
@@ -104,7 +109,7 @@ class InverTuneTrainer(Trainer):
             if isinstance(callback, InverTuneCallback):
                 callback.trainer = self
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Identify, invert and localise unless that is done, then tune.
 
         Args:
@@ -116,9 +121,9 @@ class InverTuneTrainer(Trainer):
             FloatingPointError: when the loss is not finite.
         """
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = last_whole_checkpoint(Path(self.args.output_dir))
+            resume_from_checkpoint = last_whole_checkpoint(Path(str(self.args.output_dir)))
         if resume_from_checkpoint:
-            self.plan = TuningPlan.load(resume_from_checkpoint)
+            self.plan = TuningPlan.load(str(resume_from_checkpoint))
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, InverTuneCallback):
                 callback.on_prepare(self)
@@ -126,17 +131,17 @@ class InverTuneTrainer(Trainer):
         if not isinstance(self.model, PeftModel):
             self._add_adapter(self.plan.critical)
         try:
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+            return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, InterruptCallback):
                     callback.restore()
 
     def _add_adapter(self, critical: CriticalNeurons) -> None:
-        args: InverTuneArguments = self.args
-        layers = {"critical": critical.layers, "all": list(range(self.encoder.layers))}.get(
-            str(args.lora_layers), args.lora_layers
-        )
+        args = self.args
+        layers = args.lora_layers
+        if isinstance(layers, str):
+            layers = critical.layers if layers == "critical" else list(range(self.encoder.layers))
         targets = linear_modules(self.model, layers, args.lora_modules)
         config = LoraConfig(r=args.lora_r, lora_alpha=args.lora_alpha, target_modules=targets)
         self.model.logit_scale.requires_grad_(False)
@@ -151,7 +156,7 @@ class InverTuneTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss above, each norm averaged over the images of the batch."""
-        args: InverTuneArguments = self.args
+        args = self.args
         assert self.plan is not None
         clean = inputs["pixels"]
         pixels = self.encoder.pixel_values(torch.cat([self.plan.stamp(clean, self.state.global_step), clean]))

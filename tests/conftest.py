@@ -1,3 +1,4 @@
+import gc
 import os
 
 
@@ -16,6 +17,7 @@ from hf_invertune.hub import load_clip
 
 
 torch.set_num_threads(1)
+gc.freeze()  # each inversion collects garbage, which takes long with all that was imported above
 
 
 @pytest.fixture(scope="session")

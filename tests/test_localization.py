@@ -69,6 +69,7 @@ def test_localize_by_hand():
     assert (found.neurons, found.layers, found.width) == ({1: [2]}, [1], 3)
 
 
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 def test_localize_averages_over_pictures_and_triggers():
     """Blank and white pictures by turns: the mean is 0.5, whatever the size of a chunk."""
     pixels = (torch.arange(130) % 2).float().view(-1, 1, 1, 1).repeat(1, 3, 1, 2)
@@ -78,6 +79,7 @@ def test_localize_averages_over_pictures_and_triggers():
     assert found.layer_scores == pytest.approx([0.0, (0.8 - 0.5) / 0.5], abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 def test_localize_takes_the_first_images_only():
     pixels = torch.full((8, 3, 1, 2), 0.5)
     pixels[4:] = 0.25
