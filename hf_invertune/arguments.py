@@ -1,5 +1,6 @@
 """Arguments of the activation tuning, and of a whole removal."""
 
+import re
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
@@ -47,8 +48,9 @@ class InverTuneArguments(TrainingArguments):
     )
     lora_r: int = field(default=8, metadata={"help": "Rank of the adapter."})
     lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapter, alpha / r."})
-    lora_layers: str | list[int] = field(
-        default="all", metadata={"help": "Vision layers that get an adapter: 'all', 'critical' or a list."}
+    lora_layers: str = field(
+        default="all",
+        metadata={"help": "Vision layers that get an adapter: 'all', 'critical' or numbers, '0,2' (or a list)."},
     )
     lora_modules: list[str] | None = field(
         default=None, metadata={"help": "Leaf names of the linear modules to adapt; all of a layer's when not given."}
@@ -72,8 +74,10 @@ class InverTuneArguments(TrainingArguments):
                 raise InputError(f"`{name}`: got {getattr(self, name)}; it must not be negative.")
         if self.lora_r < 1:
             raise InputError(f"`lora_r`: got {self.lora_r}; the rank must be at least 1.")
-        if isinstance(self.lora_layers, str) and self.lora_layers not in ("critical", "all"):
-            raise InputError(f"`lora_layers`: got {self.lora_layers!r}; choose 'critical', 'all' or a list of layers.")
+        if isinstance(self.lora_layers, list):
+            self.lora_layers = ",".join(map(str, self.lora_layers))
+        if not re.fullmatch(r"critical|all|\d+(,\d+)*", self.lora_layers):
+            raise InputError(f"`lora_layers`: got {self.lora_layers!r}; choose 'critical', 'all' or numbers, '0,2'.")
 
 
 @dataclass

@@ -2,21 +2,25 @@
 
 import signal
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import takewhile
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .arguments import RemovalConfig
+from .audit import Auditor, data_identity
 from .errors import InputError
 from .evaluation import evaluate
-from .identification import ScanConfig, TargetIdentifier
+from .identification import ScanConfig, ScanResult, TargetIdentifier
 from .inversion import Family, InversionConfig, TriggerInverter
 from .localization import LocalizationConfig
 from .plan import make_plan
-from .triggers import MaskedTrigger
+from .report import AuditReport, model_identity
+from .triggers import MaskedTrigger, Trigger
 
 
 if TYPE_CHECKING:
@@ -123,8 +127,8 @@ class ReinversionCallback(InverTuneCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        trainer = self.trainer
-        steps = args.reinversion_steps
+        trainer, settings = self.trainer, self.trainer.args
+        steps = settings.reinversion_steps
         if not steps or state.global_step % steps or state.global_step >= state.max_steps:
             return
         plan = trainer.plan
@@ -137,8 +141,10 @@ class ReinversionCallback(InverTuneCallback):
         shortcuts = [new for new in found if new.objective <= first[new.label].objective * (1 + self.lead)]
         plan.inverted += shortcuts
         self.dry = 0 if shortcuts else self.dry + 1
+        due = control.should_log
         trainer.log({"reinversion_objective": min(new.objective for new in found), "shortcuts": len(shortcuts)})
-        if args.reinversion_patience and self.dry >= args.reinversion_patience:
+        control.should_log = due  # `log` takes it that this step's own log is done
+        if settings.reinversion_patience and self.dry >= settings.reinversion_patience:
             control.should_training_stop = True
 
 
@@ -179,3 +185,53 @@ class InterruptCallback(InverTuneCallback):
         if self.previous is not None:
             signal.signal(signal.SIGINT, self.previous)
             self.previous = None
+
+
+class AuditReportCallback(InverTuneCallback):
+    """Writes an [`AuditReport`] to `output_dir`/audit when the training ends, from the evaluation images.
+
+    Args:
+        scan ([`ScanResult`], *optional*): the scan of the model as it came; made anew when not given.
+        trigger ([`Trigger`], *optional*): the attack's own trigger, when known, measured beside the inverted ones.
+        config ([`RemovalConfig`], *optional*): settings of the scans, and the bars.
+    """
+
+    report: AuditReport
+
+    def __init__(
+        self, scan: ScanResult | None = None, trigger: Trigger | None = None, config: RemovalConfig | None = None
+    ):
+        self.scan, self.trigger, self.config = scan, trigger, config or RemovalConfig()
+
+    def on_prepare(self, trainer: "InverTuneTrainer") -> None:
+        """Measure the model as it came.
+
+        Raises:
+            InputError: without an evaluation dataset.
+        """
+        held_out, clean = trainer.eval_dataset, trainer.train_dataset
+        if held_out is None or trainer.plan is None:
+            raise InputError("`eval_dataset`: got None; the audit measures on images that the tuning does not see.")
+        encoder, names = trainer.encoder, list(trainer.class_names)
+        scan = self.scan or TargetIdentifier(encoder, trainer.head, names, self.config.scan).identify(clean.pixels)
+        model = trainer.model
+        data = data_identity(clean, held_out=0)
+        data.held_out, data.labelled = len(held_out), held_out.labels is not None
+        self.report = AuditReport(
+            verdict=scan.verdict,
+            outcome="scanned",
+            model=model_identity(model, Path(model.name_or_path).name or "in memory", None, model.dtype),
+            data=data,
+            scan=scan,
+            settings=asdict(self.config),
+        )
+        self.auditor = Auditor(encoder, trainer.head, names, held_out, trainer.plan, self.trigger)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trainer = self.trainer
+        training = [{key: float(value) for key, value in entry.items()} for entry in state.log_history]
+        self.auditor.conclude(self.report, trainer.train_dataset, training, self.config)
+        if trainer.is_world_process_zero():
+            self.report.save(Path(str(args.output_dir)) / "audit")

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import torch
@@ -66,6 +66,10 @@ class ScanConfig:
             raise InputError(f"`steps`: got {self.steps}; give two positive numbers, one a round.")
         if self.finalists < 2 or self.shortlist_size < 2:
             raise InputError("`finalists` and `shortlist_size` must be at least 2, or nothing can be compared.")
+
+    def reseeded(self) -> "ScanConfig":
+        """The same settings with another seed, for a second scan that shares nothing with the first."""
+        return replace(self, seed=self.seed + 1)
 
 
 @dataclass

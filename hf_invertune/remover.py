@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
 from .arguments import InverTuneArguments, RemovalConfig
-from .audit import Auditor
+from .audit import Auditor, data_identity
 from .data import ImageSource, PixelDataset, load_images
 from .encoder import DualEncoder
 from .errors import InputError
@@ -26,7 +26,7 @@ from .hub import LoadedClip, load_clip, state_digest
 from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
 from .plan import TuningPlan, make_plan
 from .prompts import TEMPLATES, check_class_names
-from .report import AuditReport, DataIdentity, Measurement, ModelIdentity
+from .report import AuditReport, Measurement, ModelIdentity, model_identity
 from .storage import write_json
 from .trainer import InverTuneTrainer
 from .triggers import Trigger
@@ -146,7 +146,7 @@ class BackdoorRemover:
             verdict=result.verdict,
             outcome="scanned",
             model=self._identity(),
-            data=_data_identity(data, held_out=0),
+            data=data_identity(data, held_out=0),
             scan=result,
             target=result.target,
             target_name=result.target_name,
@@ -249,7 +249,7 @@ class BackdoorRemover:
                 verdict=scan.verdict,
                 outcome="unchanged",
                 model=identity,
-                data=_data_identity(data, held_out=len(held_out)),
+                data=data_identity(data, held_out=len(held_out)),
                 scan=scan,
                 settings={**asdict(config), "templates": list(templates)},
                 seconds=seconds,
@@ -262,8 +262,6 @@ class BackdoorRemover:
                 report.target, report.target_name = scan.target, scan.target_name
                 report.model.sha256_after = identity.sha256_before
                 return RemovalResult("unchanged", self.model, report)
-            report.target, report.target_name = label, names[label]
-
             begin = time.perf_counter()
             plan = _stage(
                 TuningPlan,
@@ -280,29 +278,16 @@ class BackdoorRemover:
                 ),
             )
             seconds["inversion and localization"] = time.perf_counter() - begin
-            own = [found for found in plan.inverted if found.label == label]
-            triggers = {f"inverted, {found.trigger.kind}": found.trigger for found in reversed(own)}
-            given = {"given by the caller": trigger} if trigger is not None else {}
-            auditor = Auditor(self.encoder, head, held_out, label, {**given, **triggers})
-            auditor.measure_before()
-            report.examples = auditor.examples(names, plan.inverted[0])
+            auditor = Auditor(self.encoder, head, names, held_out, plan, trigger)
 
             begin = time.perf_counter()
-            report.training = self._tune(clean, held_out, names, templates, plan, config, work, output_dir, resume)
+            training = self._tune(clean, held_out, names, templates, plan, config, work, output_dir, resume)
             seconds["tuning"] = time.perf_counter() - begin
 
             begin = time.perf_counter()
-            fresh = replace(config.scan, seed=config.scan.seed + 1)
-            report.verification = TargetIdentifier(self.encoder, head, names, fresh).identify(clean.pixels)
-            report.measurements = auditor.measure_after()
-            report.examples.clean_after, report.examples.triggered_after = auditor.example_labels(
-                names, report.examples.clean, report.examples.triggered
-            )
+            auditor.conclude(report, clean, training, config)
             seconds["verification"] = time.perf_counter() - begin
-        report.inverted, report.critical, report.trigger = plan.inverted, plan.critical, plan.inverted[0].trigger
         report.model.sha256_after = state_digest(self.model, self.source.dtype)
-        report.reasons = missed_bars(report, config)
-        report.outcome = "not cleaned" if report.reasons else "cleaned"
         return RemovalResult(report.outcome, self.model, report)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -376,13 +361,7 @@ class BackdoorRemover:
 
     def _identity(self) -> ModelIdentity:
         source = self.source
-        return ModelIdentity(
-            name=source.name,
-            revision=source.revision,
-            dtype=str(source.dtype).removeprefix("torch."),
-            parameters=sum(parameter.numel() for parameter in self.model.parameters()),
-            sha256_before=state_digest(self.model, source.dtype),
-        )
+        return model_identity(source.model, source.name, source.revision, source.dtype)
 
     @contextmanager
     def _workspace(self, output_dir: str | Path | None, resume: bool, run: dict[str, Any]) -> Iterator[Path]:
@@ -408,26 +387,6 @@ class BackdoorRemover:
         yield work
 
 
-def missed_bars(report: AuditReport, config: RemovalConfig) -> list[str]:
-    """Which bars of `config` a cleaned model misses, in words; none means cleaned."""
-    reasons = []
-    for measurement in report.measurements:
-        before, after = measurement.before, measurement.after
-        assert after is not None and after.attack_success_rate is not None and after.target_rate is not None
-        excess = after.attack_success_rate.value - after.target_rate.value
-        if excess > config.max_attack_success_rate:
-            reasons.append(f"Trigger '{measurement.trigger}' still succeeds on {excess:.1%} of the images.")
-        if before.clean_accuracy is not None and after.clean_accuracy is not None:
-            drop = before.clean_accuracy.value - after.clean_accuracy.value
-            if drop > config.max_accuracy_drop:
-                reasons.append(f"Clean accuracy fell by {100 * drop:.1f} points.")
-        elif after.agreement is not None and after.agreement.value < config.min_agreement:
-            reasons.append(f"The cleaned model agrees with the original on only {after.agreement.value:.1%}.")
-    if report.verification is not None and report.verification.verdict is Verdict.BACKDOORED:
-        reasons.append(f"A second scan still finds a backdoor, towards {report.verification.target_name!r}.")
-    return list(dict.fromkeys(reasons))
-
-
 def _stage(kind: Any, folder: Path, run: Any) -> Any:
     """The saved result of a stage, or a fresh one, which is saved."""
     if (folder / f"{kind._name()}.json").is_file():
@@ -451,14 +410,3 @@ def _most_suspicious(scan: ScanResult) -> int:
     if scan.target is not None:
         return scan.target
     return max(scan.evidence, key=lambda family: family.lead).label
-
-
-def _data_identity(data: PixelDataset, held_out: int) -> DataIdentity:
-    return DataIdentity(
-        source=data.source,
-        images=len(data) - held_out,
-        held_out=held_out,
-        labelled=data.labels is not None,
-        sha256=data.digest(),
-        skipped=list(data.skipped),
-    )

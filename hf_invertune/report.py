@@ -7,9 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
+from transformers import CLIPModel
 
 from .evaluation import Metrics
+from .hub import state_digest
 from .identification import ScanResult, Verdict
 from .inversion import InvertedTrigger
 from .localization import CriticalNeurons
@@ -40,6 +43,17 @@ class ModelIdentity:
     parameters: int
     sha256_before: str
     sha256_after: str | None = None
+
+
+def model_identity(model: CLIPModel, name: str, revision: str | None, dtype: torch.dtype) -> ModelIdentity:
+    """Who a model is, before it is changed."""
+    return ModelIdentity(
+        name=name,
+        revision=revision,
+        dtype=str(dtype).removeprefix("torch."),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        sha256_before=state_digest(model, dtype),
+    )
 
 
 @dataclass

@@ -98,7 +98,7 @@ def _pack(value: Any, key: str, tensors: dict[str, Any], folder: Path) -> Any:
         scalars = {name: getattr(value, name) for name in value.scalars}
         return {"kind": value.kind, **scalars, **_pack(dict(value.named_buffers()), key, tensors, folder)}
     if isinstance(value, torch.Tensor):
-        tensors[key] = value.detach().cpu().contiguous()
+        tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # one may stand in two places
         return key
     if dataclasses.is_dataclass(value):
         return {

@@ -1,5 +1,6 @@
 """Stage 3b: `InverTuneTrainer`, which erases a backdoor by LoRA-based activation tuning."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -139,13 +140,14 @@ class InverTuneTrainer(Trainer):
 
     def _add_adapter(self, critical: CriticalNeurons) -> None:
         args = self.args
-        layers = args.lora_layers
-        if isinstance(layers, str):
-            layers = critical.layers if layers == "critical" else list(range(self.encoder.layers))
+        named = {"critical": critical.layers, "all": list(range(self.encoder.layers))}
+        layers = named.get(args.lora_layers) or [int(number) for number in args.lora_layers.split(",")]
         targets = linear_modules(self.model, layers, args.lora_modules)
         config = LoraConfig(r=args.lora_r, lora_alpha=args.lora_alpha, target_modules=targets)
         self.model.logit_scale.requires_grad_(False)
-        self.model = self.model_wrapped = get_peft_model(self.model, config)
+        with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for an attribute that was renamed
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+            self.model = self.model_wrapped = get_peft_model(self.model, config)
         self.encoder.model = self.model
 
     def compute_loss(
@@ -161,15 +163,15 @@ class InverTuneTrainer(Trainer):
         clean = inputs["pixels"]
         pixels = self.encoder.pixel_values(torch.cat([self.plan.stamp(clean, self.state.global_step), clean]))
         unwrapped = self.accelerator.unwrap_model(model)
-        with torch.no_grad(), self.accelerator.autocast(), unwrapped.disable_adapter():
-            origin = unwrapped.get_image_features(pixel_values=pixels[len(clean) :], output_hidden_states=True)
+        with torch.no_grad(), unwrapped.disable_adapter():
+            origin = unwrapped(pixel_values=pixels[len(clean) :], output_hidden_states=True, **self.prompt)
         outputs = model(pixel_values=pixels, output_hidden_states=True, **self.prompt)
-        original = normalize(origin.pooler_output.float(), dim=-1)
+        original = normalize(origin.image_embeds, dim=-1)
         triggered, untouched = normalize(outputs.image_embeds, dim=-1).split(len(clean))
-        hidden = outputs.vision_model_output.hidden_states
+        hidden, untuned = (output.vision_model_output.hidden_states for output in (outputs, origin))
         terms = {
             "align": sum(
-                alignment(hidden[layer + 1][: len(clean)], origin.hidden_states[layer + 1].float(), neurons)
+                alignment(hidden[layer + 1][: len(clean)], untuned[layer + 1], neurons)
                 for layer, neurons in self.plan.critical.neurons.items()
             ),
             "preserve": (untouched - original).norm(dim=-1).mean(),
@@ -187,12 +189,11 @@ class InverTuneTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the loss terms since the last log."""
-        mode = "train" if self.model.training else "eval"
-        prefix = "" if mode == "train" else "eval_"
-        means = {
-            f"{prefix}{name}": sum(values) / len(values) for name, values in self._metrics[mode].items() if values
-        }
-        self._metrics[mode].clear()
+        mode = "train" if "loss" in logs else "eval" if "eval_loss" in logs else ""
+        sums = self._metrics.get(mode, {})
+        prefix = "eval_" if mode == "eval" else ""
+        means = {f"{prefix}{name}": sum(values) / len(values) for name, values in sums.items()}
+        sums.clear()
         super().log({**logs, **means}, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

@@ -1,8 +1,10 @@
 import dataclasses
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from hf_invertune import identification
 from hf_invertune.encoder import DualEncoder
@@ -129,8 +131,9 @@ def test_kin_are_measured_after_centring():
 
 @pytest.mark.parametrize(("size", "expected"), [(2, [1, 3]), (3, [0, 1, 3]), (4, [0, 1, 2, 3]), (64, [0, 1, 2, 3])])
 def test_shortlist(size, expected):
-    """Shifts: 0, -0.2, -0.3, 0.5 and -0.1, 0.4, -0.1, -0.2."""
-    simulations = [simulation([0.25] * 4, [0.25, 0.05, -0.05, 0.75]), simulation([0.25] * 4, [0.15, 0.65, 0.15, 0.05])]
+    """By the larger of a label's two shifts: 0.1, 0.4, 0.0, 0.5."""
+    flat = [0.0] * 4
+    simulations = [simulation(flat, [0.1, -0.3, -0.6, 0.5]), simulation(flat, [0.1, 0.4, 0.0, -0.5])]
     identifier = TargetIdentifier(None, torch.eye(4), NAMES, ScanConfig(shortlist_size=size))
     assert identifier._shortlist(simulations) == expected
 
@@ -262,6 +265,35 @@ def test_verdict_and_target(encoder, pixels, verdict):
         leading = max(result.evidence, key=lambda evidence: evidence.lead)
         assert result.target == leading.label
         assert result.target_name == NAMES[leading.label]
+
+
+class TopRight:
+    """An encoder that sees nothing but the mean colour of a square near the top right corner."""
+
+    device = torch.device("cpu")
+    frozen = staticmethod(nullcontext)
+
+    def embed_images(self, pixels):
+        return normalize(pixels[..., 1:6, 26:31].mean((-1, -2)), dim=-1)
+
+
+def test_the_simulated_patch_lies_where_it_shifts_labels_most():
+    pixels = torch.tensor([0.6, 0.4, 0.3]).view(1, 3, 1, 1).repeat(8, 1, 32, 32)
+    config = ScanConfig(simulation_steps=20, simulation_batch_size=2)
+    found = TargetIdentifier(TopRight(), torch.eye(3), NAMES[:3], config)._simulate(pixels, "masked")
+    assert found.clean == [1, 0, 0]
+    assert found.suspect in (1, 2) and max(found.shift) == 1
+    assert torch.equal(found.trigger.mask, patch_areas(32, 0.029)[2, 0])
+
+
+@pytest.mark.parametrize("name", ["masked", "additive"])
+def test_the_seed_decides_the_simulation(encoder, pixels, name):
+    patterns = []
+    for seed in (1, 1, 2):
+        identifier = TargetIdentifier(encoder, torch.eye(16), NAMES * 4, ScanConfig(seed=seed, simulation_steps=1))
+        patterns.append(list(identifier._simulate(pixels, name).trigger.buffers())[-1])
+    assert torch.equal(patterns[0], patterns[1])
+    assert not torch.equal(patterns[0], patterns[2])
 
 
 @pytest.mark.parametrize("name", ["masked", "additive"])

@@ -44,6 +44,7 @@ def same(a, b):
         assert a == b
 
 
+PATCH = InvertedTrigger(1, "", PatchTrigger(torch.rand(3, 2, 2), 1, 2), 0.0, 0.0, 0.0)
 MASKED = InvertedTrigger(3, "green ring", MaskedTrigger(torch.rand(1, 4, 4), torch.rand(3, 4, 4)), 1.5, 0.25, 0.1)
 ADDITIVE = InvertedTrigger(0, "é 猫", AdditiveTrigger(torch.randn(3, 4, 4), 8 / 255), NAN, 2.0, 0.5, [3.0, NAN, 1 / 3])
 SIMULATIONS = [
@@ -67,7 +68,8 @@ RESULTS = [
     Rate(8, 10),
     Metrics(),
     Metrics(Rate(1, 2), None, Rate(0, 0), Rate(3, 3), Rate(0, 9), None),
-    TuningPlan(3, [MASKED, ADDITIVE], CRITICAL),
+    TuningPlan(3, [MASKED, ADDITIVE, PATCH], CRITICAL),
+    TuningPlan(0, [], CriticalNeurons([], {}, 0)),
 ]
 
 
@@ -83,9 +85,26 @@ def test_load_from_a_folder_without_it(kind, tmp_path):
         kind.load(tmp_path)
 
 
-def test_files_are_named_in_snake_case(tmp_path):
-    TuningPlan(3, [MASKED], CRITICAL).save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["inverted.0.trigger.safetensors", "tuning_plan.json"]
+@pytest.mark.parametrize(
+    ("result", "files"),
+    [
+        (CRITICAL, ["critical_neurons.json"]),
+        (MASKED, ["inverted_trigger.json", "trigger.safetensors"]),
+        (TuningPlan(3, [MASKED], CRITICAL), ["tuning_plan.json", "tuning_plan.safetensors"]),
+    ],
+)
+def test_files(result, files, tmp_path):
+    result.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == files
+
+
+def test_one_trigger_in_two_places(tmp_path):
+    """As a scan's trigger in a plan, beside views of one tensor."""
+    deltas = torch.rand(2, 3, 4, 4)
+    views = [dataclasses.replace(ADDITIVE, trigger=AdditiveTrigger(delta, 0.1)) for delta in (deltas[0], deltas[1])]
+    plan = TuningPlan(3, [MASKED, MASKED, *views, views[0]], CRITICAL)
+    plan.save(tmp_path)
+    same(TuningPlan.load(tmp_path), plan)
 
 
 @pytest.mark.parametrize(

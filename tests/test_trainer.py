@@ -1,8 +1,4 @@
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -171,6 +167,7 @@ def test_adapter_off_is_the_original_and_merged_is_on(tiny, tmp_path, pixels):
         ("critical", None, {(1, m) for m in ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")}),
         ("all", ["fc1", "q_proj"], {(0, "fc1"), (0, "q_proj"), (1, "fc1"), (1, "q_proj")}),
         ([0], ["fc2"], {(0, "fc2")}),
+        ("0", ["fc2"], {(0, "fc2")}),
     ],
 )
 def test_lora_layers(tiny, tmp_path, layers, modules, expected):
@@ -178,7 +175,6 @@ def test_lora_layers(tiny, tmp_path, layers, modules, expected):
     trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), **settings)
     trainer._add_adapter(trainer.plan.critical)
     weights = {name.split("vision_model.encoder.layers.")[-1]: w for name, w in adapter(trainer.model).items()}
-    assert {(int(name.split(".")[0]), name.split(".")[-4 + 1]) for name in weights if "text" in name} == set()
     adapted = {(int(name.split(".")[0]), name.split(".lora_")[0].split(".")[-1]) for name in weights}
     assert adapted == expected
     assert all(3 in weight.shape for weight in weights.values())
@@ -321,6 +317,8 @@ def test_arguments_on_the_command_line():
     )
     assert (arguments.lora_modules, arguments.class_names, arguments.max_steps) == (["fc1", "fc2"], ["cat", "dog"], 7)
     assert arguments.lora_layers == "all"
+    (arguments,) = HfArgumentParser(InverTuneArguments).parse_args_into_dataclasses(["--lora_layers", "0,2"])
+    assert arguments.lora_layers == "0,2" == InverTuneArguments(lora_layers=[0, 2]).lora_layers
     assert "--reinversion_steps" in HfArgumentParser(InverTuneArguments).format_help()
 
 
@@ -350,7 +348,6 @@ def test_plan_of_a_model_that_looks_backdoored(tiny, tmp_path):
     trainer = make_trainer(tiny, tmp_path, callbacks=[callback], max_steps=1)
     trainer.train()
     assert trainer.plan.inverted[0].label == trainer.plan.target
-    assert {callback for callback in trainer.callback_handler.callbacks if isinstance(callback, type(callback))}
     assert isinstance(trainer.model, PeftModel) and trainer.state.global_step == 1
 
 
