@@ -61,7 +61,10 @@ def load_clip(
     name = str(name_or_path) if commit else folder.resolve().name
     if not (folder / "config.json").is_file():
         raise InputError(f"`model`: {name_or_path} holds no config.json; pass a folder made by `save_pretrained`.")
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"`model`: the config.json of {name_or_path} cannot be used ({error}).") from error
     if not isinstance(config, CLIPConfig):
         raise InputError(
             f"`model`: {name_or_path} is a {config.model_type!r} model; only 'clip' models are supported."
@@ -73,7 +76,10 @@ def load_clip(
             f"`model`: {name_or_path} holds {found}; it needs model.safetensors. Convert pickles in a sandbox, "
             "e.g. with https://huggingface.co/spaces/safetensors/convert."
         )
-    model = CLIPModel.from_pretrained(folder, dtype="auto", use_safetensors=True)
+    model, loading = CLIPModel.from_pretrained(folder, dtype="auto", use_safetensors=True, output_loading_info=True)
+    absent = sorted(loading["missing_keys"])
+    if absent:
+        raise InputError(f"`model`: the weights of {name_or_path} lack {', '.join(absent[:3])} ({len(absent)} in all).")
     dtype = model.dtype
     for parameter_name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():

@@ -72,14 +72,18 @@ class Saved:
         Raises:
             InputError: when `folder` holds no such result, or one of another shape.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder, name = Path(folder), cls._name()
         if not (folder / f"{name}.json").is_file():
             raise InputError(f"`folder`: {folder} holds no {name}.json, which {cls.__name__}.save would have written.")
-        value = json.loads((folder / f"{name}.json").read_text())
-        tensors = load_file(folder / f"{name}.safetensors") if (folder / f"{name}.safetensors").is_file() else {}
-        return typing.cast(Self, _unpack(cls, value, tensors, folder))
+        stored = folder / f"{name}.safetensors"
+        try:
+            value = json.loads((folder / f"{name}.json").read_text())
+            return typing.cast(Self, _unpack(cls, value, load_file(stored) if stored.is_file() else {}, folder))
+        except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+            raise InputError(f"`folder`: {folder} holds a damaged {cls.__name__} ({error!r}); make it anew.") from error
 
     @classmethod
     def _name(cls) -> str:

@@ -20,7 +20,7 @@ from hf_invertune.plots import (
     trigger_pictures,
 )
 from hf_invertune.report import Measurement
-from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger
+from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger, checkerboard
 
 
 def texts(svg):
@@ -37,7 +37,8 @@ def scan():
     names = ["a $b$ & <c>", *(f"label {i}" for i in range(1, 200))]
     scores = {k: 20.0 - k / 20 for k in range(150, 199)} | {199: 1.0}
     evidence = FamilyEvidence("masked", scores, robust_z(scores), 199, 9.0, Verdict.BACKDOORED, [])
-    simulation = Simulation("patch", [0.5] + [0.0] * 199, [0.1] + [0.0] * 198 + [0.4])
+    patch = PatchTrigger(checkerboard(2), 0, 0)
+    simulation = Simulation("patch", [0.5] + [0.0] * 199, [0.1] + [0.0] * 198 + [0.4], patch)
     return ScanResult(Verdict.BACKDOORED, 199, names, [simulation], list(scores), [evidence], 10, 1.0, 0)
 
 

@@ -58,7 +58,10 @@ def make_scan(generator, names, verdict):
         )
         for family, candidate in zip(("masked", "additive"), make_triggers(generator, names), strict=True)
     ]
-    simulations = [Simulation(kind, clean.tolist(), adversarial.tolist()) for kind in ("patch", "full image")]
+    simulations = [
+        Simulation(kind, clean.tolist(), adversarial.tolist(), candidate.trigger)
+        for kind, candidate in zip(("patch", "full image"), make_triggers(generator, names), strict=True)
+    ]
     target = TARGET if suspect else None
     return ScanResult(verdict, target, names, simulations, list(range(count)), evidence, 200, 12.5, seed=3)
 

@@ -1,0 +1,40 @@
+"""Time the whole commands that a user waits for.
+
+    python benchmarks/timings.py
+
+Writes benchmarks/results/timings.json: wall seconds of each run, after one warm-up.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from results_file import write_result
+
+
+COMMANDS = {"--help": 5, "demo": 3}
+
+
+def seconds(*arguments: str) -> float:
+    begin = time.perf_counter()
+    command = [Path(sys.executable).parent / "hf-invertune", *arguments]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return round(time.perf_counter() - begin, 2)
+
+
+def main() -> None:
+    figures = {}
+    for command, runs in COMMANDS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            place = ["--output-dir", folder, "--overwrite"] if command == "demo" else []
+            if command == "--help":
+                seconds(command)
+            figures[command] = sorted(seconds(command, *place) for _ in range(runs))
+    write_result("timings", "python benchmarks/timings.py", {"wall_seconds": figures})
+    print(figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["hf-invertune"]
+# ///
+"""The stages one by one, each with its own result, which is saved and could be loaded again.
+
+    python examples/step_by_step.py --output_dir steps
+
+`BackdoorRemover.remove` runs all of this in one call; take the stages apart to look between them, to change one, or to
+go on from a saved one with `ScanResult.load` and its like. The model is the small backdoored CLIP that comes along.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output_dir", default="steps", help="folder for the results, one sub-folder a stage")
+    parser.add_argument("--target", help="go on with this label, whatever the scan concludes")
+    parser.add_argument("--scan_steps", type=int, nargs=2, default=[50, 70], help="updates of the scan's two rounds")
+    parser.add_argument("--inversion_steps", type=int, default=100, help="updates of the inversion")
+    parser.add_argument("--max_steps", type=int, default=100, help="updates of the tuning")
+    options = parser.parse_args()
+
+    from hf_invertune import (
+        InversionConfig,
+        InverTuneArguments,
+        InverTuneTrainer,
+        NeuronLocalizer,
+        ScanConfig,
+        TargetIdentifier,
+        TriggerInverter,
+        evaluate,
+    )
+    from hf_invertune.demo import drawings, victim_folder
+    from hf_invertune.encoder import DualEncoder
+    from hf_invertune.hub import load_clip
+    from hf_invertune.plan import TuningPlan
+
+    output = Path(options.output_dir)
+    source = load_clip(victim_folder("poisoned"))
+    held_out, clean = drawings(512, seed=11).split(0.25)
+    names = clean.class_names
+    encoder = DualEncoder(source.model, source.processor)
+    head = encoder.zero_shot_head(names)
+
+    # 1. Is there a backdoor, and which label does it lead to?
+    scan = TargetIdentifier(encoder, head, names, ScanConfig(steps=tuple(options.scan_steps))).identify(clean.pixels)
+    scan.save(output / "1-scan")
+    print(f"1. {scan.verdict}, towards {scan.target_name!r}")
+    target = names.index(options.target) if options.target else scan.target
+    if target is None:
+        return
+
+    # 2. What does the trigger look like? Go on from what the scan found.
+    found = scan.triggers(target)[:1]
+    family = found[0].trigger.kind if found else "masked"
+    config = InversionConfig(family=family, steps=options.inversion_steps)
+    start = [candidate.trigger for candidate in found] or None
+    (inverted,) = TriggerInverter(encoder, head, names, config).invert(clean.pixels, [target], start=start)
+    inverted.save(output / "2-inversion")
+    print(f"2. a trigger of the {family} family, cross-entropy {inverted.cross_entropy:.2f} nats")
+
+    # 3. Which layers and neurons react to it?
+    critical = NeuronLocalizer(encoder).localize(clean.pixels, [inverted.trigger])
+    critical.save(output / "3-localization")
+    print(f"3. {', '.join(f'layer {layer}: {len(neurons)} neurons' for layer, neurons in critical.neurons.items())}")
+
+    def measure(when: str) -> None:
+        rates = evaluate(
+            encoder, head, held_out.pixels, labels=held_out.labels, trigger=inverted.trigger, target=target
+        )
+        rates.save(output / f"metrics-{when}")
+        print(f"   {when}: CA {rates.clean_accuracy.value:.1%}, ASR {rates.attack_success_rate.value:.1%}")
+
+    # 4. Tune a LoRA adapter until the trigger does nothing any more, and merge it.
+    measure("before")
+    arguments = InverTuneArguments(
+        output_dir=str(output / "4-tuning"), max_steps=options.max_steps, save_strategy="no", disable_tqdm=True
+    )
+    plan = TuningPlan(target, [inverted], critical)
+    trainer = InverTuneTrainer(source.model, arguments, clean, held_out, names, source.processor, plan)
+    trainer.train()
+    plan.save(output / "4-tuning")
+    encoder.model = trainer.model.merge_and_unload(safe_merge=True)
+    measure("after")
+    encoder.model.to(source.dtype).save_pretrained(output / "5-model")
+    source.processor.save_pretrained(output / "5-model")
+    print(f"4. cleaned model in {output / '5-model'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+TESTS = Path(__file__).parent
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[3])
+import torch
+from tiny_plan import INVERSION, make_trainer, tiny_plan
+from hf_invertune.callbacks import ReinversionCallback
+from hf_invertune.hub import load_clip
+
+source = load_clip(sys.argv[1], device="cpu")
+callbacks = [ReinversionCallback(INVERSION, lead=1e9)]
+settings = {"per_device_train_batch_size": 4, "reinversion_steps": 2, "max_steps": 3, "learning_rate": 0.01}
+trainer = make_trainer(source, sys.argv[2], plan=tiny_plan(), callbacks=callbacks, **settings)
+accelerator = trainer.accelerator
+assert accelerator.num_processes == 2, accelerator.num_processes
+
+local = []
+compute = trainer.compute_loss
+def record(*args, **kwargs):
+    loss = compute(*args, **kwargs)
+    local.append(loss.detach())
+    return loss
+trainer.compute_loss = record
+trainer.train()
+assert trainer.state.global_step == len(local) == 3
+
+losses = accelerator.gather(torch.stack(local)).view(2, -1)
+assert losses.isfinite().all()
+assert (losses[0] != losses[1]).all(), "each process must see images of its own"
+weights = {n: p.detach() for n, p in trainer.model.named_parameters() if "lora_" in n}
+for name, weight in weights.items():
+    first, second = accelerator.gather(weight.unsqueeze(0).contiguous())
+    assert torch.equal(first, second), name
+assert all(weight.any() for name, weight in weights.items() if "lora_B" in name)
+triggers = [inverted.trigger for inverted in trainer.plan.inverted]
+assert len(triggers) == 3
+first, second = accelerator.gather(triggers[2].mask.unsqueeze(0))
+assert torch.equal(first, second)
+logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+torch.testing.assert_close(torch.tensor(logged), losses.mean(0), atol=1e-3, rtol=0)
+accelerator.print("both ranks agree")
+"""
+
+
+def test_two_processes_stay_in_step(tiny_folder, tmp_path):
+    """Gradients are shared: after three updates on different images both ranks hold the same adapter."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    command = [sys.executable, "-m", *launch, str(script), str(tiny_folder), str(tmp_path / "out"), str(TESTS)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    assert re.findall("both ranks agree", outcome.stdout) == ["both ranks agree"]

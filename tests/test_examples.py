@@ -1,0 +1,106 @@
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny import CLASS_NAMES
+from tiny_plan import pictures
+from transformers import CLIPModel
+
+from hf_invertune.demo import victim_folder
+from hf_invertune.evaluation import Metrics
+from hf_invertune.hub import state_digest
+from hf_invertune.identification import ScanResult
+from hf_invertune.inversion import InvertedTrigger
+from hf_invertune.localization import CriticalNeurons
+from hf_invertune.plan import TuningPlan
+
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run(name, *arguments):
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Clean pictures, one sub-folder a class."""
+    data = pictures(16)
+    for index, (pixels, label) in enumerate(zip(data.pixels, data.labels.tolist(), strict=True)):
+        place = tmp_path / "pictures" / CLASS_NAMES[label] / f"{index}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(place)
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_header_and_imports(script):
+    """A PEP 723 header, a docstring, and nothing heavy imported before `main`."""
+    text = script.read_text()
+    assert text.startswith('# /// script\n# requires-python = ">=3.11"\n# dependencies = ["hf-invertune"]\n# ///\n')
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    imported = {
+        name
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    assert imported <= {"argparse", "dataclasses", "pathlib", "sys"}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_remove_backdoor(tiny_folder, folder, tmp_path, processes):
+    """One process and two save a merged model of their own making, in the dtype and with the settings it came with."""
+    out = tmp_path / "out"
+    small = "--target blue_square --inversion_steps 2 --max_steps 2 --save_strategy no --use_cpu true"
+    arguments = ["--model", tiny_folder, "--images", folder, "--output_dir", out, "--per_device_train_batch_size", 4]
+    launch = []
+    if processes == 2:
+        launch = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    words = [word.replace("_square", " square") for word in small.split()]
+    script = [str(EXAMPLES / "remove_backdoor.py")]
+    command = [sys.executable, *(["-m", *launch] if launch else []), *script, *map(str, arguments), *words]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.count("target: blue square") == 1  # the main process alone reports
+    assert "CA " in outcome.stdout and "ASR " in outcome.stdout
+    original, saved = CLIPModel.from_pretrained(tiny_folder), CLIPModel.from_pretrained(out / "model")
+    assert state_digest(saved, torch.float32) != state_digest(original, torch.float32)
+    assert saved.state_dict().keys() == original.state_dict().keys()
+    before, after = (json.loads((path / "config.json").read_text()) for path in (tiny_folder, out / "model"))
+    assert after == before
+    assert (out / "model" / "processor_config.json").is_file()
+
+
+def test_scan_in_ci(tiny_folder, folder, tmp_path):
+    """Exit code 2 where nothing could be scanned, else 0 or 1 by the verdict that the report tells."""
+    missing = run("scan_in_ci.py", "--model", tmp_path / "nowhere")
+    assert (missing.returncode, missing.stdout) == (2, "") and "`model`" in missing.stderr
+    report = tmp_path / "report"
+    outcome = run("scan_in_ci.py", "--model", tiny_folder, "--images", folder, "--steps", 1, 1, "--report", report)
+    verdict = json.loads((report / "report.json").read_text())["verdict"]
+    assert outcome.returncode == (0 if verdict == "clean" else 1), outcome.stderr
+    assert outcome.stdout.startswith(verdict)
+
+
+def test_step_by_step(tmp_path):
+    small = ["--scan_steps", 1, 1, "--inversion_steps", 2, "--max_steps", 2, "--target", "purple triangle"]
+    outcome = run("step_by_step.py", "--output_dir", tmp_path, *small)
+    assert outcome.returncode == 0, outcome.stderr
+    scan, inverted = ScanResult.load(tmp_path / "1-scan"), InvertedTrigger.load(tmp_path / "2-inversion")
+    assert len(scan.class_names) == 36 and inverted.name == "purple triangle"
+    critical, plan = CriticalNeurons.load(tmp_path / "3-localization"), TuningPlan.load(tmp_path / "4-tuning")
+    assert plan.critical == critical and plan.target == inverted.label
+    before, after = (Metrics.load(tmp_path / f"metrics-{when}") for when in ("before", "after"))
+    assert before.clean_accuracy.value > 0.9 and after.attack_success_rate.count == before.attack_success_rate.count
+    original = CLIPModel.from_pretrained(victim_folder("poisoned"), dtype="auto")
+    saved = CLIPModel.from_pretrained(tmp_path / "5-model", dtype="auto")
+    assert saved.dtype == original.dtype
+    assert state_digest(saved, saved.dtype) != state_digest(original, original.dtype)
