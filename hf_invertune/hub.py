@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -51,12 +52,13 @@ def load_clip(
     token: str | None = None,
     device: str | torch.device | None = None,
 ) -> LoadedClip:
-    """Load a CLIPModel and its processor from a folder or a Hub id.
+    """Load a CLIPModel and its processor from a folder or a Hub id, onto the process's own device by default.
 
     Raises:
         InputError: when there is no such model, it has no safetensors, is no CLIP, lacks its processor, or holds
             weights that are not finite.
     """
+    place = _usable(device)
     folder, commit = _fetch(str(name_or_path), revision, token)
     name = str(name_or_path) if commit else folder.resolve().name
     if not (folder / "config.json").is_file():
@@ -85,17 +87,12 @@ def load_clip(
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(f"`model`: {name_or_path} has NaN or infinite values in {parameter_name}.")
     return LoadedClip(
-        model=model.float().to(device or default_device()).eval(),
+        model=model.float().to(place).eval(),
         processor=_load_processor(folder, str(name_or_path)),
         name=name,
         revision=commit,
         dtype=dtype,
     )
-
-
-def default_device() -> torch.device:
-    """The accelerator when there is one, else the CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def state_digest(model: CLIPModel, dtype: torch.dtype) -> str:
@@ -128,6 +125,16 @@ def _fetch(name_or_path: str, revision: str | None, token: str | None) -> tuple[
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
         raise InputError(f"`model`: {name_or_path} is no folder here, and the Hub cannot be reached.") from error
     return snapshot, snapshot.name
+
+
+def _usable(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the process's own."""
+    if device is None:
+        return PartialState().device
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"`device`: {device} cannot be used here ({str(error).splitlines()[0]}).") from error
 
 
 def _load_processor(folder: Path, source: str) -> CLIPProcessor:
