@@ -34,16 +34,15 @@ def source(facts: dict, name: str) -> str:
 def demo() -> str:
     facts = result("demo_seeds")
     lines = [
-        "| model | seed | verdict | target | ASR before | ASR after | CA before | CA after | weights | seconds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| model | seed | verdict | target | ASR before | ASR after | CA before | CA after | weights |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for run in facts["runs"]:
         rates = [percent(run[key]) for key in ("asr_before", "asr_after", "ca_before", "ca_after")]
-        weights = "identical" if run["outcome"] == "unchanged" else run["outcome"]
+        weights = "bit-identical" if run["identical"] else run["outcome"]
         target = run["target"] or "none"
         lines.append(
-            f"| {run['victim']} | {run['seed']} | {run['verdict']} | {target} | {' | '.join(rates)} | {weights} | "
-            f"{run['seconds']:.0f} |"
+            f"| {run['victim']} | {run['seed']} | {run['verdict']} | {target} | {' | '.join(rates)} | {weights} |"
         )
     return "\n".join([*lines, "", source(facts, "demo_seeds")])
 
@@ -75,7 +74,15 @@ def victims() -> str:
     return "\n".join([*lines, "", source(facts, "demo_victims")])
 
 
-TABLES = {"victims": victims, "demo": demo, "cifar10": cifar10}
+def timings() -> str:
+    facts = result("timings")
+    lines = ["| command | wall seconds, each run |", "|---|---|"]
+    for command, runs in facts["wall_seconds"].items():
+        lines.append(f"| `hf-invertune {command}` | {', '.join(f'{run:.1f}' for run in runs)} |")
+    return "\n".join([*lines, "", source(facts, "timings")])
+
+
+TABLES = {"victims": victims, "demo": demo, "cifar10": cifar10, "timings": timings}
 
 
 def filled(text: str) -> str:

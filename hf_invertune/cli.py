@@ -309,7 +309,7 @@ def demo(
         result = run_demo(output_dir, seed=seed, victim=victim.value)
         _write(output_dir / "audit", result.report.save)
     keys = ("verdict", "target", "true_target", "ca_before", "ca_after", "asr_before", "asr_after", "seconds")
-    value = {key: getattr(result, key) for key in (*keys, "outcome")}
+    value = {key: getattr(result, key) for key in (*keys, "identical", "outcome")}
     rows = [[key.replace("_", " "), f"{v:.3f}" if isinstance(v, float) else str(v)] for key, v in value.items()]
     value["report"] = str(output_dir / "audit")
     _print(value, as_json, _table(f"The {victim} victim", ["", ""], rows), f"report: {value['report']}")

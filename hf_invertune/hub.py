@@ -81,7 +81,9 @@ def load_clip(
     model, loading = CLIPModel.from_pretrained(folder, dtype="auto", use_safetensors=True, output_loading_info=True)
     absent = sorted(loading["missing_keys"])
     if absent:
-        raise InputError(f"`model`: the weights of {name_or_path} lack {', '.join(absent[:3])} ({len(absent)} in all).")
+        raise InputError(
+            f"`model`: the weights of {name_or_path} lack {', '.join(absent[:3])} ({len(absent)} in all)."
+        )
     dtype = model.dtype
     for parameter_name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():

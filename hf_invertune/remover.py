@@ -238,7 +238,6 @@ class BackdoorRemover:
             "config": json.loads(json.dumps(asdict(config))),
         }
         with self._workspace(output_dir, resume, run) as work:
-            begin = time.perf_counter()
             scan = _stage(
                 ScanResult,
                 work / "scan",
@@ -257,7 +256,6 @@ class BackdoorRemover:
             if label is None and (force or scan.verdict is Verdict.BACKDOORED):
                 label = _most_suspicious(scan)
             if label is None:
-                report.outcome = "unchanged"
                 report.reasons = [f"The scan's verdict is {scan.verdict}, and no `target` was named."]
                 report.target, report.target_name = scan.target, scan.target_name
                 report.model.sha256_after = identity.sha256_before

@@ -83,7 +83,9 @@ class Saved:
             value = json.loads((folder / f"{name}.json").read_text())
             return typing.cast(Self, _unpack(cls, value, load_file(stored) if stored.is_file() else {}, folder))
         except (json.JSONDecodeError, KeyError, SafetensorError) as error:
-            raise InputError(f"`folder`: {folder} holds a damaged {cls.__name__} ({error!r}); make it anew.") from error
+            raise InputError(
+                f"`folder`: {folder} holds a damaged {cls.__name__} ({error!r}); make it anew."
+            ) from error
 
     @classmethod
     def _name(cls) -> str:
