@@ -40,6 +40,7 @@ class ScanConfig:
         batch_size (`int`): images an update and a start, of the verification.
         steps (`tuple[int, int]`): updates of the first round, for all the labels, and of the second, for finalists.
         finalists (`int`): labels that reach the second round.
+        rivals (`int`): finalists that reach the third, in which each starts from the triggers of all the others.
         kinship (`float`): two labels whose embeddings, centred over all the labels, have a cosine above this are kin. A
             shortcut to a label lies close to its kin too, so they are no measure of how far ahead it is.
         suspicious (`dict[str, float]`): for each family, the lead from which the verdict is "backdoored".
@@ -56,9 +57,10 @@ class ScanConfig:
     batch_size: int = 4
     steps: tuple[int, ...] = (50, 70)
     finalists: int = 12
+    rivals: int = 3
     kinship: float = 0.25
     suspicious: dict[str, float] = field(default_factory=lambda: {"masked": 0.75, "additive": 0.75})
-    quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.55, "additive": 0.55})
+    quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.65, "additive": 0.65})
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -258,7 +260,8 @@ class TargetIdentifier:
     def _verify(self, pixels: Tensor, shortlist: list[int], family: Family, simulation: Simulation) -> FamilyEvidence:
         """Race: invert every label from several starts, then go on with the finalists only.
 
-        The simulation's suspect gets one more start, from the simulated perturbation.
+        The simulation's suspect gets one more start, from the simulated perturbation. Last, each of the leading labels
+        goes on from the triggers of the others too, so that labels that share a shortcut are compared at its best.
         """
         config = self.config
         settings = InversionConfig(
@@ -273,12 +276,15 @@ class TargetIdentifier:
         inverter = TriggerInverter(self.encoder, self.head, self.class_names, settings)
         labels = [*(shortlist * config.restarts), simulation.suspect]
         start = [None] * (len(labels) - 1) + [simulation.trigger]
-        first = best_of_each_label(inverter.invert(pixels, labels, start=start))
-        settings.steps, settings.batch_size = config.steps[1], config.batch_size * config.restarts
-        leading = first[: config.finalists]
-        finalists = inverter.invert(pixels, [c.label for c in leading], start=[c.trigger for c in leading])
-        finalists.sort(key=lambda candidate: candidate.objective)
-        scores = {c.label: c.objective for c in first} | {c.label: c.objective for c in finalists}
+        first = sorted(inverter.invert(pixels, labels, start=start), key=lambda candidate: candidate.objective)
+        scores = {candidate.label: candidate.objective for candidate in reversed(first)}
+        chosen = list(dict.fromkeys(candidate.label for candidate in first))[: config.finalists]
+        settings.steps = config.steps[1]
+        finalists = self._go_on(inverter, pixels, [(c.label, c.trigger) for c in first if c.label in chosen])
+        rivals = finalists[: config.rivals]
+        crossed = [(one.label, other.trigger) for one in rivals for other in rivals]
+        finalists = best_of_each_label([*finalists, *self._go_on(inverter, pixels, crossed)])
+        scores |= {candidate.label: candidate.objective for candidate in finalists}
         label, lead = self._lead(scores)
         verdict = Verdict.INCONCLUSIVE
         if lead >= config.suspicious[family]:
@@ -286,6 +292,11 @@ class TargetIdentifier:
         elif lead < config.quiet[family]:
             verdict = Verdict.CLEAN
         return FamilyEvidence(family, scores, robust_z(scores), label, lead, verdict, finalists)
+
+    @staticmethod
+    def _go_on(inverter: TriggerInverter, pixels: Tensor, starts: list[tuple[int, Trigger]]) -> list[InvertedTrigger]:
+        labels, triggers = zip(*starts, strict=True)
+        return best_of_each_label(inverter.invert(pixels, labels, start=triggers))
 
     def _lead(self, scores: dict[int, float]) -> tuple[int, float]:
         centred = normalize(self.head - self.head.mean(0), dim=-1)
