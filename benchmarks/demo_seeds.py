@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 from results_file import write_result
 
@@ -26,12 +27,14 @@ def run(victim: str, seed: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
-    seeds = range(parser.parse_args().seeds)
+    parser.add_argument("--workers", type=int, default=1, help="runs side by side; set OMP_NUM_THREADS to match")
+    options = parser.parse_args()
+    todo = [(victim, seed) for victim in ("poisoned", "clean") for seed in range(options.seeds)]
     runs = []
-    for victim in ("poisoned", "clean"):
-        for seed in seeds:
-            runs.append(run(victim, seed))
-            print(json.dumps(runs[-1]), flush=True)
+    with ThreadPoolExecutor(options.workers) as pool:
+        for done in pool.map(run, *zip(*todo, strict=True)):
+            runs.append(done)
+            print(json.dumps(done), flush=True)
     write_result("demo_seeds", "python benchmarks/demo_seeds.py", {"runs": runs})
 
 

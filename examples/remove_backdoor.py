@@ -25,6 +25,7 @@ class ScriptArguments:
 
 
 def main() -> None:
+    import copy
     from pathlib import Path
 
     from transformers import HfArgumentParser
@@ -45,7 +46,7 @@ def main() -> None:
     if names is None:
         raise InputError("`class_names`: the images name no classes; pass --class_names.")
     target = names.index(options.target) if options.target else None
-    settings = source.model.config.to_dict()
+    settings = copy.deepcopy(source.model.config)  # the Trainer changes it
 
     inversion = TriggerInversionCallback(target=target, inversion=InversionConfig(steps=options.inversion_steps))
     trainer = InverTuneTrainer(
@@ -55,7 +56,7 @@ def main() -> None:
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():
         merged = trainer.model.merge_and_unload(safe_merge=True).to(source.dtype)
-        merged.config.use_cache = settings.get("use_cache")  # the Trainer sets it
+        merged.config = settings
         folder = Path(arguments.output_dir) / "model"
         merged.save_pretrained(folder)
         source.processor.save_pretrained(folder)

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 from hf_invertune.callbacks import ReinversionCallback, TriggerInversionCallback
 from hf_invertune.inversion import TriggerInverter
 from hf_invertune.trainer import last_whole_checkpoint
+from hf_invertune.triggers import MaskedTrigger
 
 
 @pytest.fixture
@@ -186,8 +187,11 @@ def test_handler_is_restored_after_a_second_attempt(tiny, tmp_path):
 @pytest.mark.parametrize("labelled", [True, False])
 def test_evaluation_adds_accuracy_and_attack_success(tiny, tmp_path, labelled):
     data = pictures(12, labelled=labelled, seed=8)
-    settings = {"eval_strategy": "steps", "eval_steps": 2, "max_steps": 2}
-    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), eval_dataset=data, **settings)
+    plan, target = tiny_plan(), 1  # this model reads noise as label 0 and a white sheet as label 1
+    plan.target = target
+    plan.inverted[0].trigger = MaskedTrigger(torch.ones(1, 32, 32), torch.ones(3, 32, 32))
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "max_steps": 2, "learning_rate": 1e-6}
+    trainer = make_trainer(tiny, tmp_path, plan=plan, eval_dataset=data, **settings)
     trainer.train()
     logged = {name: value for entry in trainer.state.log_history for name, value in entry.items()}
     assert {"eval_loss", "eval_loss_align", "eval_loss_preserve", "eval_loss_embedding"} <= logged.keys()
@@ -199,13 +203,11 @@ def test_evaluation_adds_accuracy_and_attack_success(tiny, tmp_path, labelled):
             return (trainer.encoder.embed_images(pixels) @ trainer.head.T).argmax(1)
 
     clean = data.pixels.float() / 255
-    triggered = read(tiny_plan().inverted[0].trigger(clean))
-    truth = data.labels if labelled else read(clean)
-    success = (triggered[truth != TARGET] == TARGET).float().mean().item()
-    assert metrics["eval_attack_success_rate"] == pytest.approx(logged["eval_attack_success_rate"])
-    assert metrics["eval_attack_success_rate"] == pytest.approx(success)
+    assert set(read(plan.inverted[0].trigger(clean)).tolist()) == {target} != set(read(clean).tolist())
+    assert metrics["eval_attack_success_rate"] == logged["eval_attack_success_rate"] == 1.0
     if labelled:
-        accuracy = (read(clean) == truth).float().mean().item()
+        accuracy = (read(clean) == data.labels).float().mean().item()
+        assert 0 < accuracy < 1
         assert metrics["eval_clean_accuracy"] == pytest.approx(accuracy)
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from transformers import CLIPModel
 from typer.testing import CliRunner
 
 import hf_invertune
 from hf_invertune import cli, drawings
+from hf_invertune.identification import ScanConfig
 from hf_invertune.triggers import PatchTrigger
 
 
@@ -297,63 +299,117 @@ def test_model_that_is_not_there(pictures):
 # The victims that come along
 
 
+def run_here(*arguments):
+    """As `run`, in this process, which has loaded torch already."""
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
 def result_of(outcome, code):
     """The one JSON object on stdout."""
-    assert outcome.returncode == code, outcome.stderr
+    assert outcome.exit_code == code, outcome.output
     return json.loads(outcome.stdout)
 
 
-def test_scan_finds_the_backdoor(pictures, tmp_path):
+@pytest.fixture(scope="module")
+def few(pictures):
+    """Names of six classes, for a scan that takes seconds."""
+    return ",".join(["purple triangle", "red circle", "blue square", "green ring", "white cross", "yellow diamond"])
+
+
+@pytest.fixture(scope="module")
+def flat(pictures, tmp_path_factory):
+    """The clean drawings without their classes."""
+    folder = tmp_path_factory.mktemp("flat")
+    for path in pictures.glob("*/*.png"):
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+def test_scan_finds_the_backdoor(flat, few, tmp_path):
     out = tmp_path / "out"
-    outcome = run("scan", VICTIMS / "poisoned", "--images", pictures, "--output-dir", out, "--json")
-    found = result_of(outcome, 3)
-    assert found["verdict"] == "backdoored"
-    assert found["target"] in drawings.CLASS_NAMES
-    assert found["class_names"] == len(drawings.CLASS_NAMES)
-    assert {family["family"] for family in found["families"]} == {"masked", "additive"}
+    images = ("--images", flat, "--class-names", few, "--limit", "96")
+    found = result_of(run_here("scan", VICTIMS / "poisoned", *images, "--output-dir", out, "--json"), 3)
+    assert (found["verdict"], found["target"]) == ("backdoored", "purple triangle")
+    assert (found["class_names"], found["images"]) == (6, 96)
+    assert [family["family"] for family in found["families"]] == ["masked", "additive"]
+    assert found["families"][0]["label"] == "purple triangle" and found["families"][0]["lead"] > 0.75
     assert found["report"] == str(out / "audit")
     assert json.loads((out / "audit" / "report.json").read_text())["outcome"] == "scanned"
+    assert (out / "audit" / "report.html").is_file()
     assert [path.name for path in out.iterdir()] == ["audit"]
 
 
-def test_scan_lets_a_clean_model_pass(pictures):
-    outcome = run("scan", VICTIMS / "clean", "--images", pictures)
+def test_scan_lets_a_clean_model_pass(flat, few):
+    outcome = run("scan", VICTIMS / "clean", "--images", flat, "--class-names", few, "--limit", "96")
     assert outcome.returncode == 0, outcome.stderr
+    assert "The label easiest to reach" in outcome.stdout
     assert outcome.stdout.splitlines()[-1] == "clean"
+
+
+def test_remove_leaves_a_clean_model_unchanged(flat, few, tmp_path, monkeypatch):
+    """What is saved is the model that came, bit for bit; an earlier run there is resumed or replaced on demand only."""
+    monkeypatch.setattr("hf_invertune.identification.ScanConfig.__init__", quick(ScanConfig.__init__))
+    images = ["--images", str(flat), "--class-names", few, "--limit", "96"]
+    command = ["remove", str(VICTIMS / "clean"), *images, "--output-dir", str(tmp_path / "out"), "--json"]
+    first = run_here(*command)
+    found = json.loads(first.stdout)
+    assert (first.exit_code, found["verdict"], found["outcome"]) == (0, "clean", "unchanged")
+    assert found["target"] is None and found["measurements"] == []
+    before, after = (CLIPModel.from_pretrained(folder, dtype="auto") for folder in (VICTIMS / "clean", found["model"]))
+    assert before.dtype == after.dtype
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(after.state_dict()[name], tensor), name
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["audit", "checkpoints", "model"]
+
+    again = run_here(*command)
+    assert again.exit_code == 2 and "is not empty" in again.stderr
+    monkeypatch.setattr("hf_invertune.remover.TargetIdentifier.identify", raises(AssertionError("no second scan")))
+    resumed = run_here(*command, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert json.loads(resumed.stdout)["outcome"] == "unchanged"
+
+
+def quick(init):
+    """A scan of two updates a round that finds nothing."""
+
+    def quickly(self, **settings):
+        nothing = {"masked": 1e9, "additive": 1e9}
+        init(self, **{"steps": (2, 2), "simulation_steps": 2, "suspicious": nothing, "quiet": nothing, **settings})
+
+    return quickly
+
+
+def test_removal_that_misses_the_bar(flat, few, tmp_path, monkeypatch):
+    """Exit code 4 and the reason, and model and report all the same."""
+    monkeypatch.setattr("hf_invertune.identification.ScanConfig.__init__", quick(ScanConfig.__init__))
+    monkeypatch.setattr("hf_invertune.audit.missed_bars", lambda report, config: ["The bar was missed."])
+    images = ["--images", str(flat), "--class-names", few, "--limit", "96", "--target", "red circle"]
+    out = tmp_path / "out"
+    command = ["remove", str(VICTIMS / "poisoned"), *images, "--output-dir", str(out), "--max-steps", "1"]
+    outcome = run_here(*command)
+    assert outcome.exit_code == 4, outcome.output
+    assert "The bar was missed." in outcome.stdout and "towards 'red circle': not cleaned" in outcome.stdout
+    assert json.loads((out / "audit" / "report.json").read_text())["settings"]["max_steps"] == 1
+    assert (out / "audit" / "trigger.safetensors").is_file() and (out / "model" / "model.safetensors").is_file()
 
 
 def test_evaluate(pictures, trigger):
     known = ("--trigger", trigger, "--target", "red circle")
-    rates = result_of(run("evaluate", VICTIMS / "poisoned", "--images", pictures, *known, "--json"), 0)
+    rates = result_of(run_here("evaluate", VICTIMS / "poisoned", "--images", pictures, *known, "--json"), 0)
     assert set(rates) == MEASURES
     low, high = rates["clean_accuracy"]["interval"]
     assert low < rates["clean_accuracy"]["value"] < high
     assert rates["attack_success_rate"]["count"] < rates["attack_success_rate_all"]["count"]
 
 
-def test_evaluate_without_trigger_prints_a_table(pictures):
-    outcome = run("evaluate", VICTIMS / "poisoned", "--images", pictures, "--limit", "72")
-    assert outcome.returncode == 0, outcome.stderr
+def test_evaluate_without_trigger_prints_a_table(pictures, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    outcome = run_here("evaluate", VICTIMS / "poisoned", "--images", pictures, "--limit", "72")
+    assert outcome.exit_code == 0, outcome.output
     assert re.search(r"clean accuracy \(CA\) +\d+\.\d % \[.*\] \d+/72", outcome.stdout)
     assert "ASR" not in outcome.stdout
 
 
 def test_evaluate_knows_the_class_names_of_the_images(pictures, trigger):
     known = ("--trigger", trigger, "--target", "red circl")
-    fails("the nearest are 'red circle'", "evaluate", VICTIMS / "clean", "--images", pictures, *known)
-
-
-def test_demo(tmp_path):
-    out = tmp_path / "out"
-    found = result_of(run("demo", "--output-dir", out, "--json"), 0)
-    keys = {"verdict", "target", "true_target", "ca_before", "ca_after", "asr_before", "asr_after", "seconds"}
-    assert found.keys() == keys | {"outcome", "report"}
-    assert (found["verdict"], found["outcome"]) == ("backdoored", "cleaned")
-    assert found["target"] == found["true_target"]
-    assert found["asr_after"] < found["asr_before"]
-    assert (out / "audit" / "report.html").is_file()
-
-
-def test_demo_with_the_clean_victim(tmp_path):
-    found = result_of(run("demo", "--victim", "clean", "--output-dir", tmp_path, "--json"), 0)
-    assert (found["verdict"], found["outcome"], found["target"]) == ("clean", "unchanged", None)
+    fails_here("the nearest are 'red circle'", "evaluate", VICTIMS / "clean", "--images", pictures, *known)

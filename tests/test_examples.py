@@ -1,5 +1,7 @@
 import ast
 import json
+import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import CLASS_NAMES
-from tiny_plan import pictures
+from tiny_plan import pictures, scan_config
 from transformers import CLIPModel
 
 from hf_invertune.demo import victim_folder
@@ -59,35 +61,46 @@ def test_header_and_imports(script):
 def test_remove_backdoor(tiny_folder, folder, tmp_path, processes):
     """One process and two save a merged model of their own making, in the dtype and with the settings it came with."""
     out = tmp_path / "out"
-    small = "--target blue_square --inversion_steps 2 --max_steps 2 --save_strategy no --use_cpu true"
-    arguments = ["--model", tiny_folder, "--images", folder, "--output_dir", out, "--per_device_train_batch_size", 4]
-    launch = []
-    if processes == 2:
-        launch = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
-    words = [word.replace("_square", " square") for word in small.split()]
-    script = [str(EXAMPLES / "remove_backdoor.py")]
-    command = [sys.executable, *(["-m", *launch] if launch else []), *script, *map(str, arguments), *words]
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    small = ["--inversion_steps", 2, "--max_steps", 2, "--save_strategy", "no", "--per_device_train_batch_size", 4]
+    arguments = ["--model", tiny_folder, "--images", folder, "--output_dir", out, "--target", "blue square", *small]
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", 0]
+    script = [EXAMPLES / "remove_backdoor.py", *arguments, "--use_cpu", "true"]
+    command = [sys.executable, *(launch if processes == 2 else []), *script]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    outcome = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, env=environment)
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout.count("target: blue square") == 1  # the main process alone reports
     assert "CA " in outcome.stdout and "ASR " in outcome.stdout
     original, saved = CLIPModel.from_pretrained(tiny_folder), CLIPModel.from_pretrained(out / "model")
     assert state_digest(saved, torch.float32) != state_digest(original, torch.float32)
     assert saved.state_dict().keys() == original.state_dict().keys()
-    before, after = (json.loads((path / "config.json").read_text()) for path in (tiny_folder, out / "model"))
+    CLIPModel.from_pretrained(tiny_folder, dtype="auto").save_pretrained(tmp_path / "plain")
+    before, after = (json.loads((path / "config.json").read_text()) for path in (tmp_path / "plain", out / "model"))
     assert after == before
     assert (out / "model" / "processor_config.json").is_file()
 
 
 def test_scan_in_ci(tiny_folder, folder, tmp_path):
-    """Exit code 2 where nothing could be scanned, else 0 or 1 by the verdict that the report tells."""
-    missing = run("scan_in_ci.py", "--model", tmp_path / "nowhere")
-    assert (missing.returncode, missing.stdout) == (2, "") and "`model`" in missing.stderr
+    """Exit code 0 or 1, by the verdict that the report tells."""
     report = tmp_path / "report"
-    outcome = run("scan_in_ci.py", "--model", tiny_folder, "--images", folder, "--steps", 1, 1, "--report", report)
+    small = ["--steps", 1, 1, "--report", report]
+    outcome = run("scan_in_ci.py", "--model", tiny_folder, "--images", folder, *small)
     verdict = json.loads((report / "report.json").read_text())["verdict"]
     assert outcome.returncode == (0 if verdict == "clean" else 1), outcome.stderr
     assert outcome.stdout.startswith(verdict)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("clean", 0), ("inconclusive", 1), ("backdoored", 1), (None, 2)])
+def test_exit_code_of_scan_in_ci(tiny_folder, folder, tmp_path, monkeypatch, capsys, verdict, code):
+    model = tmp_path / "nowhere" if verdict is None else tiny_folder
+    monkeypatch.setattr("hf_invertune.ScanConfig", lambda **_: scan_config(verdict), raising=False)
+    arguments = ["--model", model, "--images", folder, "--report", tmp_path / "report", "--steps", 1, 1]
+    monkeypatch.setattr(sys, "argv", ["scan_in_ci.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(EXAMPLES / "scan_in_ci.py"), run_name="__main__")
+    assert stop.value.code == code
+    shown = capsys.readouterr()
+    assert shown.out.startswith(verdict) if verdict else "`model`" in shown.err and not shown.out
 
 
 def test_step_by_step(tmp_path):

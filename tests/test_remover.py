@@ -10,13 +10,14 @@ from tiny import CLASS_NAMES
 from tiny_plan import TARGET, pictures, removal_config, scan_config, tiny_plan
 from transformers import CLIPModel, CLIPProcessor, pipeline
 
+from hf_invertune.audit import missed_bars
 from hf_invertune.data import PixelDataset
 from hf_invertune.errors import InputError
 from hf_invertune.evaluation import Metrics, Rate
 from hf_invertune.hub import load_clip, state_digest
 from hf_invertune.identification import TargetIdentifier, Verdict
 from hf_invertune.plan import TuningPlan
-from hf_invertune.remover import BackdoorRemover, missed_bars
+from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report import AuditReport, Measurement
 from hf_invertune.trainer import InverTuneTrainer
 
@@ -326,7 +327,8 @@ def test_tuning_goes_on_from_its_checkpoint(remover, tmp_path, monkeypatch):
         patch.setattr("hf_invertune.callbacks.InterruptCallback.on_step_end", stop)
         result = remover.remove(pictures(32), output_dir=tmp_path, resume=True, config=config)
     assert reached == [*range(1, 61), *range(51, 102)]
-    assert len(result.report.inverted) >= len(saved.inverted)
+    planned = TuningPlan.load(tmp_path / "checkpoints" / "plan")
+    assert len(result.report.inverted) >= len(saved.inverted) > len(planned.inverted)
     assert [i.objective for i in result.report.inverted][: len(saved.inverted)] == [
         i.objective for i in saved.inverted
     ]
