@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -78,7 +79,9 @@ def load_clip(
             f"`model`: {name_or_path} holds {found}; it needs model.safetensors. Convert pickles in a sandbox, "
             "e.g. with https://huggingface.co/spaces/safetensors/convert."
         )
-    model, loading = CLIPModel.from_pretrained(folder, dtype="auto", use_safetensors=True, output_loading_info=True)
+    settings: dict[str, Any] = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True}
+    loaded: Any = CLIPModel.from_pretrained(folder, **settings)
+    model, loading = loaded
     absent = sorted(loading["missing_keys"])
     if absent:
         raise InputError(
