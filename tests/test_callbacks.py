@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_plan import INVERSION, TARGET, make_trainer, pictures, tiny_plan
+from tiny_plan import INVERSION, TARGET, make_trainer, pictures, removal_config, tiny_plan
 from transformers import TrainerCallback
 
-from hf_invertune.callbacks import ReinversionCallback, TriggerInversionCallback
+from hf_invertune.callbacks import AuditReportCallback, ReinversionCallback, TriggerInversionCallback
+from hf_invertune.errors import InputError
 from hf_invertune.inversion import TriggerInverter
+from hf_invertune.report import AuditReport
 from hf_invertune.trainer import last_whole_checkpoint
 from hf_invertune.triggers import MaskedTrigger
 
@@ -222,3 +224,26 @@ def test_given_callback_takes_the_place_of_its_kind(tiny, tmp_path):
     kinds = [type(own).__name__ for own in make_trainer(tiny, tmp_path).callback_handler.callbacks]
     names = ("TriggerInversionCallback", "ReinversionCallback", "BackdoorEvaluationCallback", "InterruptCallback")
     assert [kinds.count(name) for name in names] == [1, 1, 1, 1]
+
+
+# The audit
+
+
+def test_audit_report_of_a_training(tiny, tmp_path):
+    callback = AuditReportCallback(config=removal_config())
+    held_out = pictures(seed=9)
+    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), eval_dataset=held_out, callbacks=[callback])
+    trainer.train()
+    report = AuditReport.load(tmp_path / "audit")
+    assert (tmp_path / "audit" / "report.html").is_file()
+    assert (report.target, report.data.held_out, report.outcome) == (TARGET, len(held_out), callback.report.outcome)
+    assert [measurement.trigger for measurement in report.measurements] == ["inverted, masked", "inverted, additive"]
+    assert all(measurement.after is not None for measurement in report.measurements)
+    assert report.verification is not None and report.verification.seed == report.scan.seed + 1
+    assert any("loss" in entry for entry in report.training)
+
+
+def test_audit_report_needs_images_of_its_own(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), callbacks=[AuditReportCallback(config=removal_config())])
+    with pytest.raises(InputError, match="`eval_dataset`"):
+        trainer.train()
