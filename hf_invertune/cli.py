@@ -28,7 +28,7 @@ from typer.core import TyperGroup
 from .errors import InputError
 from .prompts import check_class_names
 from .runtime import keep_freed_memory
-from .storage import _finite
+from .storage import finite
 
 
 if TYPE_CHECKING:
@@ -418,7 +418,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 def _print(value: dict[str, Any], as_json: bool, *shown: Table | str) -> None:
     """The result on stdout: one JSON object, or what is to be `shown`."""
     if as_json:
-        typer.echo(json.dumps(_finite(value), indent=2))
+        typer.echo(json.dumps(finite(value), indent=2))
         return
     for item in shown:
         Console().print(Text(item) if isinstance(item, str) else item, soft_wrap=isinstance(item, str))

@@ -139,9 +139,9 @@ class BackdoorRemover:
         templates: Sequence[str] = TEMPLATES,
     ) -> AuditReport:
         """Scan, and wrap the result in a report; the arguments are those of `scan`."""
-        data, names, _ = self._inputs(images, class_names, templates, minimum=8)
+        data, names, head = self._inputs(images, class_names, templates, minimum=8)
         config = config or ScanConfig()
-        result = self.scan(data, names, config=config, templates=templates)
+        result = TargetIdentifier(self.encoder, head, names, config).identify(data.pixels)
         return AuditReport(
             verdict=result.verdict,
             outcome="scanned",
@@ -176,7 +176,7 @@ class BackdoorRemover:
         config = config or RemovalConfig()
         label = _label(target, names)
         if label is None:
-            scan = scan or self.scan(data, names, config=config.scan, templates=templates)
+            scan = scan or TargetIdentifier(self.encoder, head, names, config.scan).identify(data.pixels)
             label = _most_suspicious(scan)
         return make_plan(self.encoder, head, names, data.pixels, label, scan, config.inversion, config.localization)
 

@@ -30,17 +30,18 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON; a NaN or an infinity becomes null, since JSON has neither."""
-    write_bytes(path, (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode())
+    """Write `value` as indented JSON, made [`finite`]."""
+    write_bytes(path, (json.dumps(finite(value), indent=2, allow_nan=False) + "\n").encode())
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """`value` with null for every NaN and infinity in it, since JSON has neither."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 
