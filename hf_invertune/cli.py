@@ -5,13 +5,8 @@ Nothing heavy is imported up here: `--help` and wrong input are answered before 
 
 import difflib
 import json
-import logging
-import os
 import re
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from inspect import Parameter, signature
@@ -19,21 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 
+from .console import as_numbers, make_table, metrics_table, print_result, quietly, verdict_line
 from .errors import InputError
+from .output_folder import claim, write_whole
 from .prompts import check_class_names
 from .runtime import keep_freed_memory
-from .storage import finite
 
 
 if TYPE_CHECKING:
     from .data import PixelDataset
-    from .evaluation import Metrics, Rate
     from .remover import BackdoorRemover
 
 
@@ -47,21 +38,6 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 [bold]  5[/bold]  the scan was inconclusive, so nothing was changed
 [bold]130[/bold]  interrupted
 """
-
-WRITTEN = {
-    "audit": ("report.*", "*.safetensors"),
-    "model": ("*.json", "*.safetensors", "*.txt", "*.jinja", "README.md"),
-}
-"""The parts of an output folder that a later run may replace, and the files that they consist of."""
-
-MEASURES = {
-    "clean_accuracy": "clean accuracy (CA)",
-    "agreement": "agreement with the model as it came",
-    "attack_success_rate": "attack success rate (ASR)",
-    "attack_success_rate_all": "ASR, the target's own images included",
-    "target_rate": "read as the target without a trigger",
-    "poisoned_accuracy": "poisoned accuracy (PA)",
-}
 
 
 class Victim(StrEnum):
@@ -192,14 +168,14 @@ def scan(
 ) -> None:
     """Say whether a model is backdoored, and towards which label."""
     if output_dir:
-        _claim(output_dir, overwrite, source.model)
-    with _quietly(verbose):
+        claim(output_dir, overwrite, source.model)
+    with quietly(verbose):
         from .identification import ScanConfig
 
         remover, data = source.load()
         report = remover.audit(data, config=ScanConfig(seed=source.seed))
         if output_dir:
-            _write(output_dir / "audit", report.save)
+            write_whole(output_dir / "audit", report.save)
     result = report.scan
     families = [
         {"family": e.family, "label": result.class_names[e.label], "lead": e.lead, "verdict": e.verdict}
@@ -215,8 +191,8 @@ def scan(
         "report": str(output_dir / "audit") if output_dir else None,
     }
     rows = [[str(share) if isinstance(share, str) else f"{share:.2f}" for share in f.values()] for f in families]
-    table = _table("The label easiest to reach", ["trigger", "label", "lead", "verdict"], rows)
-    _print(value, as_json, table, _verdict(result.verdict, result.target_name))
+    table = make_table("The label easiest to reach", ["trigger", "label", "lead", "verdict"], rows)
+    print_result(value, as_json, table, verdict_line(result.verdict, result.target_name))
     raise typer.Exit({"backdoored": BACKDOORED, "inconclusive": INCONCLUSIVE}.get(result.verdict, 0))
 
 
@@ -235,8 +211,8 @@ def remove(
 ) -> None:
     """Clean a backdoored model and prove it; a clean model is handed back unchanged."""
     _check_target(target, source.names)
-    _claim(output_dir, overwrite or resume, source.model)
-    with _quietly(verbose):
+    claim(output_dir, overwrite or resume, source.model)
+    with quietly(verbose):
         from .arguments import RemovalConfig
         from .triggers import Trigger
 
@@ -247,8 +223,8 @@ def remove(
         result = remover.remove(
             data, target=target, force=force, output_dir=output_dir, resume=resume, trigger=known, config=config
         )
-        _write(output_dir / "audit", result.report.save)
-        _write(output_dir / "model", remover.save_pretrained)
+        write_whole(output_dir / "audit", result.report.save)
+        write_whole(output_dir / "model", remover.save_pretrained)
     report = result.report
     value = {
         "verdict": result.verdict,
@@ -256,16 +232,16 @@ def remove(
         "reasons": report.reasons,
         "target": result.target_name,
         "measurements": [
-            {"trigger": m.trigger, "before": _rates(m.before), "after": m.after and _rates(m.after)}
+            {"trigger": m.trigger, "before": as_numbers(m.before), "after": m.after and as_numbers(m.after)}
             for m in report.measurements
         ],
         "seconds": report.seconds,
         "model": str(output_dir / "model"),
         "report": str(output_dir / "audit"),
     }
-    tables = [_metrics(f"Trigger: {m.trigger}", before=m.before, after=m.after) for m in report.measurements]
-    verdict = f"{_verdict(result.verdict, result.target_name)}: {result.outcome}"
-    _print(value, as_json, *tables, verdict, *report.reasons, f"model and report: {output_dir}")
+    tables = [metrics_table(f"Trigger: {m.trigger}", before=m.before, after=m.after) for m in report.measurements]
+    verdict = f"{verdict_line(result.verdict, result.target_name)}: {result.outcome}"
+    print_result(value, as_json, *tables, verdict, *report.reasons, f"model and report: {output_dir}")
     raise typer.Exit(_removal_code(result.verdict, result.outcome))
 
 
@@ -281,7 +257,7 @@ def evaluate(
     if (trigger is None) != (target is None):
         raise InputError("`trigger` and `target` go together: the success of an attack is measured with both.")
     _check_target(target, source.names)
-    with _quietly(verbose):
+    with quietly(verbose):
         from .triggers import Trigger
 
         known = Trigger.load(trigger) if trigger else None
@@ -289,7 +265,7 @@ def evaluate(
         if data.labels is None and known is None:
             raise InputError("`images`: they have no labels; name the `label_column`, or pass `trigger` and `target`.")
         metrics = remover.evaluate(data, trigger=known, target=target)
-    _print(_rates(metrics), as_json, _metrics(f"{source.model} on {len(data)} images", share=metrics))
+    print_result(as_numbers(metrics), as_json, metrics_table(f"{source.model} on {len(data)} images", share=metrics))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -302,17 +278,17 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Find and remove a backdoor in a small CLIP that comes along; needs no network."""
-    _claim(output_dir, overwrite)
-    with _quietly(verbose):
+    claim(output_dir, overwrite)
+    with quietly(verbose):
         from .demo import run_demo
 
         result = run_demo(output_dir, seed=seed, victim=victim.value)
-        _write(output_dir / "audit", result.report.save)
+        write_whole(output_dir / "audit", result.report.save)
     keys = ("verdict", "target", "true_target", "ca_before", "ca_after", "asr_before", "asr_after", "seconds")
     value = {key: getattr(result, key) for key in (*keys, "identical", "outcome")}
     rows = [[key.replace("_", " "), f"{v:.3f}" if isinstance(v, float) else str(v)] for key, v in value.items()]
     value["report"] = str(output_dir / "audit")
-    _print(value, as_json, _table(f"The {victim} victim", ["", ""], rows), f"report: {value['report']}")
+    print_result(value, as_json, make_table(f"The {victim} victim", ["", ""], rows), f"report: {value['report']}")
     raise typer.Exit(_removal_code(result.verdict, result.outcome))
 
 
@@ -338,87 +314,7 @@ def _check_target(target: str | None, names: Sequence[str] | None) -> None:
         raise InputError(f"`target`: {target!r} is not among the {len(names)} class names; the nearest are {nearest}.")
 
 
-def _claim(folder: Path, replace: bool, model: str = "") -> None:
-    """See that results can go to `folder` and will replace nothing there but the results of an earlier run."""
-    try:
-        if not replace and folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"`output_dir`: {folder} is not empty; name another folder, or pass --overwrite.")
-        for part, patterns in ((folder / name, patterns) for name, patterns in WRITTEN.items()):
-            if not part.exists():
-                continue
-            ours = part.is_dir() and not part.is_symlink() and (folder / "audit" / "report.json").is_file()
-            if not ours or not all(file.is_file() and any(map(file.match, patterns)) for file in part.iterdir()):
-                raise InputError(f"`output_dir`: {part} holds what this tool did not write; move it away.")
-            if model and Path(model).resolve().is_relative_to(part.resolve()):
-                raise InputError(f"`output_dir`: {part} would be replaced, and it holds the model.")
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(f"`output_dir`: {folder} cannot be written to ({error.strerror}).") from error
-
-
-def _write(folder: Path, save: Callable[[Path], None]) -> None:
-    """Save beside `folder`, then swap, so that a crash leaves the old results or the new ones, whole."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
-        save(new)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-
-
-@contextmanager
-def _quietly(verbose: bool) -> Iterator[None]:
-    """Keep stdout for the result: what a library prints goes to stderr, and unless `verbose` only its errors do."""
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    if verbose:
-        logging.getLogger("hf_invertune").setLevel(logging.INFO)
-    else:
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    with redirect_stdout(sys.stderr):
-        yield
-
-
 def _removal_code(verdict: str, outcome: str) -> int:
     if outcome == "not cleaned":
         return NOT_CLEANED
     return INCONCLUSIVE if (verdict, outcome) == ("inconclusive", "unchanged") else 0
-
-
-def _verdict(verdict: str, target: str | None) -> str:
-    return f"{verdict}{f', towards {target!r}' if target else ''}"
-
-
-def _rates(metrics: "Metrics") -> dict[str, Any]:
-    return {
-        name: rate and {"value": rate.value, "hits": rate.hits, "count": rate.count, "interval": rate.interval}
-        for name, rate in vars(metrics).items()
-    }
-
-
-def _metrics(title: str, **columns: "Metrics | None") -> Table:
-    rows = [[name, *(_share(getattr(m, key, None)) for m in columns.values())] for key, name in MEASURES.items()]
-    return _table(f"{title} (95 % intervals in brackets)", ["", *columns], [row for row in rows if any(row[1:])])
-
-
-def _share(rate: "Rate | None") -> str:
-    if rate is None:
-        return ""
-    low, high = rate.interval
-    return f"{100 * rate.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] {rate.hits}/{rate.count}"
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(*columns, title=Text(title), title_justify="left", box=box.SIMPLE, show_header=any(columns))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _print(value: dict[str, Any], as_json: bool, *shown: Table | str) -> None:
-    """The result on stdout: one JSON object, or what is to be `shown`."""
-    if as_json:
-        typer.echo(json.dumps(finite(value), indent=2))
-        return
-    for item in shown:
-        Console().print(Text(item) if isinstance(item, str) else item, soft_wrap=isinstance(item, str))

@@ -14,13 +14,13 @@ from transformers import CLIPModel
 from typer.testing import CliRunner
 
 import hf_invertune
-from hf_invertune import cli, drawings
+from hf_invertune import cli, console, drawings, output_folder
 from hf_invertune.identification import ScanConfig
 from hf_invertune.triggers import PatchTrigger
 
 
 VICTIMS = Path(hf_invertune.__file__).parent / "victims"
-MEASURES = set(cli.MEASURES)
+MEASURES = set(console.MEASURES)
 PLAIN = {"NO_COLOR": "1", "COLUMNS": "200", "_TYPER_FORCE_DISABLE_TERMINAL": "1", "HF_HUB_OFFLINE": "1"}
 ENTRY = [sys.executable, "-m", "hf_invertune"]
 
@@ -235,9 +235,9 @@ def test_write_replaces_whole_or_not_at_all(results):
         (folder / "report.json").write_text("new")
 
     with pytest.raises(OSError, match="disk full"):
-        cli._write(results / "audit", broken)
+        output_folder.write_whole(results / "audit", broken)
     assert sorted(path.name for path in (results / "audit").iterdir()) == ["report.json", "trigger.safetensors"]
-    cli._write(results / "audit", whole)
+    output_folder.write_whole(results / "audit", whole)
     assert [path.name for path in (results / "audit").iterdir()] == ["report.json"]
     assert (results / "audit" / "report.json").read_text() == "new"
     assert sorted(path.name for path in results.iterdir()) == ["audit", "model"]
