@@ -42,11 +42,15 @@ class Trigger(nn.Module):
             type(self)(**{n: tensor[i, 0].clone() for n, tensor in batch.items()}, **scalars) for i in range(count)
         ]
 
-    def save(self, path: str | Path) -> None:
-        """Write the trigger to one safetensors file."""
+    def to_bytes(self) -> bytes:
+        """The trigger as a safetensors file; the same trigger gives the same bytes, wherever it lies."""
         metadata = {"kind": self.kind, **{name: json.dumps(getattr(self, name)) for name in self.scalars}}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        write_bytes(Path(path), save(tensors, metadata=metadata))
+        return _in_order(save(tensors, metadata=metadata))
+
+    def save(self, path: str | Path) -> None:
+        """Write the trigger to one safetensors file."""
+        write_bytes(Path(path), self.to_bytes())
 
     @staticmethod
     def load(path: str | Path) -> "Trigger":
@@ -165,6 +169,13 @@ class AdditiveTrigger(Trigger):
 TRIGGERS: dict[str, type[Trigger]] = {
     trigger.kind: trigger for trigger in (PatchTrigger, BlendTrigger, MaskedTrigger, AdditiveTrigger)
 }
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same safetensors file with the keys of its header sorted; the library shuffles those of the metadata."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    return data[:8] + header.ljust(end - 8) + data[end:]
 
 
 def checkerboard(size: int, low: Tensor | float = 0.0, high: Tensor | float = 1.0) -> Tensor:

@@ -138,3 +138,8 @@ def test_checkerboard():
     torch.testing.assert_close(checkerboard(2, 0.25, 0.75), torch.tensor([[0.25, 0.75], [0.75, 0.25]]).expand(3, 2, 2))
     colour = torch.tensor([1.0, 0.5, 0.0]).view(3, 1, 1)
     assert checkerboard(2, high=colour)[:, 0, 1].tolist() == [1.0, 0.5, 0.0]
+
+
+def test_the_same_trigger_gives_the_same_bytes():
+    written = {AdditiveTrigger(grey(0.1), 0.25).to_bytes() for _ in range(20)}  # the library alone would shuffle them
+    assert len(written) == 1
