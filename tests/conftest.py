@@ -1,12 +1,16 @@
 import gc
 import os
+import time
+
+from loopback_environment import HUB
 
 
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+# isort: split
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["TQDM_DISABLE"] = "1"
 
+import datasets
+import huggingface_hub
 import pytest
 import torch
 from tiny import save_tiny
@@ -47,3 +51,39 @@ def victim():
 @pytest.fixture
 def pixels():
     return torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+class Clock:
+    """The `time` of modules that back off: they note how long they would sleep, and go on."""
+
+    def __init__(self):
+        self.naps = []
+
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+    def sleep(self, seconds):
+        self.naps.append(seconds)
+
+
+@pytest.fixture
+def naps(monkeypatch):
+    """The seconds that the Hub's client would have slept between its tries."""
+    clock = Clock()
+    for module in ("huggingface_hub.utils._http", "huggingface_hub.file_download", "datasets.utils.file_utils"):
+        monkeypatch.setattr(f"{module}.time", clock)
+    return clock.naps
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch, naps):
+    """The Hub that this process and its children talk to, empty, as are the caches."""
+    HUB.reset()
+    cache = tmp_path / "hub cache"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets cache")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets cache"))
+    huggingface_hub.HfFileSystem.clear_instance_cache()
+    yield HUB
+    assert not HUB.crashes, HUB.crashes[0]

@@ -103,6 +103,14 @@ def test_the_working_directory_has_a_name(folder, monkeypatch):
     assert load_clip(".", device="cpu").name == "model"
 
 
+def test_the_license_of_the_card(folder):
+    assert load_clip(folder, device="cpu").license == {}
+    (folder / "README.md").write_text("---\nlicense: other\nlicense_name: ours\ntags: [clip]\n---\n# A model\n")
+    assert load_clip(folder, device="cpu").license == {"license": "other", "license_name": "ours"}
+    (folder / "README.md").write_text("---\nlicense: [\n---\n")
+    assert load_clip(folder, device="cpu").license == {}
+
+
 # What does not
 
 
@@ -183,10 +191,9 @@ def test_weights_that_are_not_finite(folder, value):
     refused("`model`: .* has NaN or infinite values in text_projection.weight", folder)
 
 
-def test_hub_id_offline():
+def test_no_hub_id(hub):
     refused(
-        "`model`: no-such-org/no-such-clip is no folder here, and the Hub cannot be reached",
-        "no-such-org/no-such-clip",
+        "`model`: no-such-org/no-such-clip is neither a folder here nor a model on the Hub", "no-such-org/no-such-clip"
     )
 
 
