@@ -114,4 +114,5 @@ def data_identity(data: PixelDataset, held_out: int) -> DataIdentity:
         labelled=data.labels is not None,
         sha256=data.digest(),
         skipped=list(data.skipped),
+        selection=data.selection,
     )

@@ -52,6 +52,7 @@ class PixelDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
         class_names (`tuple[str, ...]`, *optional*): the names that the labels stand for, where they are known.
         skipped (`tuple[str, ...]`): the pictures that could not be read, each with the reason.
         source (`str`): where they came from: the name of a folder or file, or a Hub id.
+        selection (`dict`): how they were chosen from it: split, columns, limit, seed, revision, where they matter.
 
     Raises:
         InputError: pixels or labels of another shape or type.
@@ -62,6 +63,7 @@ class PixelDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     class_names: tuple[str, ...] | None = None
     skipped: tuple[str, ...] = ()
     source: str = "pictures in memory"
+    selection: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
@@ -161,6 +163,12 @@ def load_images(
     size = _resize(Image.new("RGB", (1, 1)), processor).shape[-2:]
     tokens = {source: token} if isinstance(source, str) else {}
     origin = _origin(source)
+    options: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "limit": limit}
+    if isinstance(source, str) and not Path(source).expanduser().exists():
+        options |= {"split": split, "revision": revision}
+    if limit is not None:
+        options["seed"] = seed
+    selection = {name: value for name, value in options.items() if value is not None}
     if isinstance(source, (str, Path)):
         source = _open(source, split, limit, seed, token, revision)
 
@@ -187,7 +195,7 @@ def load_images(
         if not kept:
             raise InputError(f"`source`: none of its {len(skipped)} picture(s) could be read; {skipped[0]}.")
     labels = None if labels is None else labels[kept]
-    data = PixelDataset(torch.from_numpy(pixels), labels, class_names or names, tuple(skipped), origin)
+    data = PixelDataset(torch.from_numpy(pixels), labels, class_names or names, tuple(skipped), origin, selection)
     return _enough(data, minimum)
 
 

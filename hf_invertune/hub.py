@@ -1,13 +1,15 @@
 """Pull a CLIP from a folder or the Hub, safely: safetensors only, no code of the model's own."""
 
 import hashlib
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import PartialState
-from huggingface_hub import snapshot_download
+from huggingface_hub import metadata_load, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -22,9 +24,12 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from .errors import InputError
 
 
+logger = logging.getLogger(__name__)
+
+
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-NEEDED = ("*.json", "*.safetensors", "*.txt")
+NEEDED = ("*.json", "*.safetensors", "*.txt", "README.md")
 
 
 @dataclass
@@ -37,6 +42,7 @@ class LoadedClip:
         name (`str`): the folder's name or the Hub id.
         revision (`str`, *optional*): the Hub commit.
         dtype (`torch.dtype`): dtype of the stored weights, in which a cleaned model is saved again.
+        license (`dict[str, str]`): what its card says of its license, see [`read_license`].
     """
 
     model: CLIPModel
@@ -44,6 +50,7 @@ class LoadedClip:
     name: str
     revision: str | None
     dtype: torch.dtype
+    license: dict[str, str] = field(default_factory=dict)
 
 
 def load_clip(
@@ -97,6 +104,7 @@ def load_clip(
         name=name,
         revision=commit,
         dtype=dtype,
+        license=read_license(folder),
     )
 
 
@@ -108,6 +116,17 @@ def state_digest(model: CLIPModel, dtype: torch.dtype) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def read_license(folder: Path) -> dict[str, str]:
+    """`license`, `license_name` and `license_link`, as far as the front matter of the folder's README.md has them."""
+    card = folder / "README.md"
+    try:
+        metadata = (metadata_load(card) if card.is_file() else None) or {}
+    except (ValueError, yaml.YAMLError):
+        logger.warning("The front matter of %s cannot be read; its license is unknown.", card)
+        return {}
+    return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if key in metadata}
 
 
 def _fetch(name_or_path: str, revision: str | None, token: str | None) -> tuple[Path, str | None]:

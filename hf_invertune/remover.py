@@ -359,7 +359,7 @@ class BackdoorRemover:
 
     def _identity(self) -> ModelIdentity:
         source = self.source
-        return model_identity(source.model, source.name, source.revision, source.dtype)
+        return model_identity(source.model, source.name, source.revision, source.dtype, source.license)
 
     @contextmanager
     def _workspace(self, output_dir: str | Path | None, resume: bool, run: dict[str, Any]) -> Iterator[Path]:

@@ -1,7 +1,10 @@
 """The audit report: everything a stranger needs to judge a scan or a cleaning, as JSON, HTML and safetensors."""
 
+import copy
+import hashlib
 import platform
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +19,24 @@ from .hub import state_digest
 from .identification import ScanResult, Verdict
 from .inversion import InvertedTrigger
 from .localization import CriticalNeurons
-from .storage import Saved, write_bytes
+from .storage import CHECKSUMS, Saved, write_bytes, write_checksums
 from .triggers import Trigger
 
 
-SCHEMA_VERSION = "1.0"
-PACKAGES = ("hf_invertune", "torch", "transformers", "peft", "accelerate", "datasets", "scikit-learn")
+SCHEMA_VERSION = "1.1"
+FILES = ("report.json", "report.html", "report.safetensors", "trigger.safetensors")
+PACKAGES = (
+    "hf_invertune",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "scikit-learn",
+    "matplotlib",
+    "pillow",
+    "jinja2",
+)
 
 
 @dataclass
@@ -35,6 +50,7 @@ class ModelIdentity:
         parameters (`int`): number of parameters.
         sha256_before (`str`): digest of all the weights as they came.
         sha256_after (`str`, *optional*): digest of the weights of the model handed back.
+        license (`dict[str, str]`): what the model's card says of its license, see [`read_license`].
     """
 
     name: str
@@ -43,9 +59,12 @@ class ModelIdentity:
     parameters: int
     sha256_before: str
     sha256_after: str | None = None
+    license: dict[str, str] = field(default_factory=dict)
 
 
-def model_identity(model: CLIPModel, name: str, revision: str | None, dtype: torch.dtype) -> ModelIdentity:
+def model_identity(
+    model: CLIPModel, name: str, revision: str | None, dtype: torch.dtype, license: dict[str, str] | None = None
+) -> ModelIdentity:
     """Who a model is, before it is changed."""
     return ModelIdentity(
         name=name,
@@ -53,6 +72,7 @@ def model_identity(model: CLIPModel, name: str, revision: str | None, dtype: tor
         dtype=str(dtype).removeprefix("torch."),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         sha256_before=state_digest(model, dtype),
+        license=license or {},
     )
 
 
@@ -66,7 +86,9 @@ class DataIdentity:
         held_out (`int`): pictures kept apart, on which every rate of the report was measured.
         labelled (`bool`): whether their labels were known; if not, agreement stands for clean accuracy.
         sha256 (`str`): digest of all the pixels.
-        skipped (`list[str]`): pictures that could not be read, with the reason.
+        held_out_sha256 (`str`, *optional*): digest of those that were held out, once something was measured on them.
+        skipped (`list[str]`): pictures that could not be read, with the reason; no more than the reason once published.
+        selection (`dict[str, Any]`): how they were chosen from the source: split, columns, limit, seed, revision.
     """
 
     source: str
@@ -75,6 +97,8 @@ class DataIdentity:
     labelled: bool
     sha256: str
     skipped: list[str] = field(default_factory=list)
+    selection: dict[str, Any] = field(default_factory=dict)
+    held_out_sha256: str | None = None
 
 
 @dataclass
@@ -85,11 +109,14 @@ class Measurement:
         trigger (`str`): which trigger, e.g. `"inverted, masked"` or `"given by the caller"`.
         before (`Metrics`): of the model as it came.
         after (`Metrics`, *optional*): of the cleaned model.
+        trigger_sha256 (`str`, *optional*): digest of the file that `trigger.save` writes, so that whoever has the
+            trigger can tell that it was the one.
     """
 
     trigger: str
     before: Metrics
     after: Metrics | None = None
+    trigger_sha256: str | None = None
 
 
 @dataclass
@@ -125,6 +152,8 @@ class AuditReport(Saved):
         scan (`ScanResult`), verification (`ScanResult`, *optional*): the scans before and after, each from scratch.
         inverted (`list[InvertedTrigger]`): the triggers that the model was tuned against.
         trigger (`Trigger`, *optional*): the strongest of them; written as `trigger.safetensors`.
+        trigger_sha256 (`str`, *optional*): digest of that file, filled in by `save` and `published`.
+        trigger_withheld (`bool`): whether the pixels of every trigger were taken out, see `published`.
         critical (`CriticalNeurons`, *optional*): where the backdoor was found.
         measurements (`list[Measurement]`): CA, ASR and the rest, before and after, one entry a trigger.
         examples (`Examples`, *optional*): pictures.
@@ -144,6 +173,8 @@ class AuditReport(Saved):
     verification: ScanResult | None = None
     inverted: list[InvertedTrigger] = field(default_factory=list)
     trigger: Trigger | None = None
+    trigger_sha256: str | None = None
+    trigger_withheld: bool = False
     critical: CriticalNeurons | None = None
     measurements: list[Measurement] = field(default_factory=list)
     examples: Examples | None = None
@@ -158,8 +189,59 @@ class AuditReport(Saved):
     file_name: ClassVar[str] = "report"
 
     def save(self, folder: str | Path) -> None:
-        """Write report.json, report.html, report.safetensors (pictures) and the triggers into `folder`."""
+        """Write report.json, report.html, report.safetensors (pictures) and trigger.safetensors into `folder`.
+
+        SHA256SUMS comes last and lists them all. What an earlier report left there and this one does not have is gone.
+        """
         from .report_html import render
 
-        super().save(folder)
-        write_bytes(Path(folder) / "report.html", render(self).encode())
+        folder = Path(folder)
+        (folder / CHECKSUMS).unlink(missing_ok=True)
+        self.trigger_sha256 = self._trigger_digest()
+        written = [*self._write(folder), "report.html"]
+        write_bytes(folder / "report.html", render(self).encode())
+        for stale in set(FILES) - set(written):
+            (folder / stale).unlink(missing_ok=True)
+        write_checksums(folder, written)
+
+    def published(self, include_trigger: bool = False) -> "AuditReport":
+        """A copy that may go to the Hub.
+
+        A trigger is an attack on the original model, so by default the copy holds none: masks lose their shades and
+        patterns their pixels, the example pictures are left out, and so are the names of files that were skipped. The
+        trigger's digest stays. With `include_trigger` everything does.
+        """
+        report = replace(copy.deepcopy(self), trigger_sha256=self._trigger_digest())
+        if include_trigger:
+            return report
+        report.trigger, report.examples, report.trigger_withheld = None, None, True
+        report.data.skipped = [_reason(skipped) for skipped in report.data.skipped]
+        bare: AuditReport = _without_pixels(report)
+        return bare
+
+    def _trigger_digest(self) -> str | None:
+        return self.trigger_sha256 if self.trigger is None else hashlib.sha256(self.trigger.to_bytes()).hexdigest()
+
+
+def _without_pixels(value: Any) -> Any:
+    """`value` with the outline of every trigger in it: its place and size, and nothing of its pattern."""
+    if isinstance(value, Trigger):
+        scalars = {name: getattr(value, name) for name in value.scalars}
+        return type(value)(**{name: _outline(name, tensor) for name, tensor in value.named_buffers()}, **scalars)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _without_pixels(getattr(value, f.name)) for f in fields(value)})
+    if isinstance(value, dict):
+        return {key: _without_pixels(item) for key, item in value.items()}
+    return [_without_pixels(item) for item in value] if isinstance(value, list) else value
+
+
+def _outline(name: str, tensor: Tensor) -> Tensor:
+    """A mask as 0 and 1, cut at half its maximum; no change where a change is added; grey for all other pixels."""
+    if name == "mask":
+        return (tensor > tensor.max() / 2).to(tensor.dtype)
+    return torch.full_like(tensor, 0.0 if name == "delta" else 0.5)
+
+
+def _reason(skipped: str) -> str:
+    """Why a picture was skipped, from `"<name>: <reason>"`: neither its name nor a name quoted in the reason."""
+    return re.sub(r"""(:\s*)?(['"]).*\2""", "", skipped).rpartition(": ")[2].strip()

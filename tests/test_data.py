@@ -309,6 +309,11 @@ def test_limit_draws_each_class_in_proportion_by_seed(folder, processor):
     assert values[0] == values[1] != values[2] and all(len(set(value)) == 5 for value in values)
 
 
+def test_the_selection_is_recorded(folder, processor):
+    assert load_images(folder, processor).selection == {}
+    assert load_images(folder, processor, limit=5, seed=3).selection == {"limit": 5, "seed": 3}
+
+
 def test_a_broken_picture_within_the_limit_is_replaced(folder, processor):
     for i in range(3):
         (folder / "red" / f"{i}.png").write_bytes(b"")
