@@ -40,7 +40,7 @@ class InversionConfig:
         ssim_weight (`float`): weight of the structural dissimilarity; 0 skips its computation.
         mask_weight (`float`): weight of the share of the image that the mask covers. 0.01 * ||m||_1 on 224x224 images
             is 500 in this unit, which does not depend on the resolution.
-        epsilon (`float`): bound of the additive family, in [0, 1].
+        epsilon (`float`): bound of the additive family, in (0, 1].
         initial_mask (`float`): the mask's first value, in (0, 1).
         seed (`int`): seed of the first values and of the batches.
     """
@@ -60,12 +60,18 @@ class InversionConfig:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise InputError(f"`family`: got {self.family!r}; choose 'masked' or 'additive'.")
-        for name in ("steps", "batch_size", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"`{name}`: got {getattr(self, name)}; it must be positive.")
-        for name in ("epsilon", "initial_mask"):
-            if not 0 < getattr(self, name) < 1:
-                raise InputError(f"`{name}`: got {getattr(self, name)}; it must lie between 0 and 1.")
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"`{name}`: got {getattr(self, name)}; it must be at least 1.")
+        if self.learning_rate <= 0:
+            raise InputError(f"`learning_rate`: got {self.learning_rate}; it must be positive.")
+        for name in ("info_nce_weight", "embedding_weight", "ssim_weight", "mask_weight"):
+            if getattr(self, name) < 0:
+                raise InputError(f"`{name}`: got {getattr(self, name)}; it must not be negative.")
+        if not 0 < self.epsilon <= 1:
+            raise InputError(f"`epsilon`: got {self.epsilon}; it must lie in (0, 1], 8/255 being the usual bound.")
+        if not 0 < self.initial_mask < 1:
+            raise InputError(f"`initial_mask`: got {self.initial_mask}; it must lie between 0 and 1.")
 
 
 @dataclass

@@ -33,6 +33,8 @@ class LocalizationConfig:
     def __post_init__(self) -> None:
         if self.top_layers is not None and self.top_layers < 1:
             raise InputError(f"`top_layers`: got {self.top_layers}; it must be at least 1.")
+        if self.images < 1:
+            raise InputError(f"`images`: got {self.images}; it must be at least 1.")
 
 
 @dataclass

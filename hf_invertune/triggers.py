@@ -8,7 +8,7 @@ pixels of shape 1 x N x 3 x H x W into K x N x 3 x H x W, which is how many labe
 import json
 from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,10 +20,15 @@ from .storage import write_bytes
 
 
 class Trigger(nn.Module):
-    """Base of all triggers. A subclass registers its tensors as buffers and names its scalars in `scalars`."""
+    """Base of all triggers.
+
+    A subclass registers its tensors as buffers and names them in `tensors`, with their channels, and its scalars in
+    `scalars`, with their types.
+    """
 
     kind: ClassVar[str]
-    scalars: ClassVar[tuple[str, ...]] = ()
+    tensors: ClassVar[dict[str, int]]
+    scalars: ClassVar[dict[str, type[int] | type[float]]] = {}
 
     @abstractmethod
     def stamp(self, pixels: Tensor) -> Tensor:
@@ -31,7 +36,20 @@ class Trigger(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Stamp the trigger on `pixels` (... x 3 x H x W in [0, 1]); the result has the same range."""
+        self.check_fits(pixels)
         return self.stamp(pixels).clamp(0, 1)
+
+    def check_fits(self, pixels: Tensor) -> None:
+        """Refuse images (... x 3 x H x W) of a size for which this trigger is not made.
+
+        Raises:
+            InputError: with the size that came and the size that fits.
+        """
+        (height, width), (own_height, own_width) = pixels.shape[-2:], next(self.buffers()).shape[-2:]
+        if (height, width) != (own_height, own_width):
+            raise InputError(
+                f"`trigger`: it fits images of {own_height}x{own_width} pixels, and these have {height}x{width}."
+            )
 
     def split(self) -> "list[Trigger]":
         """The single triggers of a batch whose tensors lead with L x 1, detached and on the CPU."""
@@ -57,7 +75,7 @@ class Trigger(nn.Module):
         """Read a trigger that [`Trigger.save`] wrote.
 
         Raises:
-            InputError: when there is no such file, or it holds no trigger.
+            InputError: when there is no such file, or it holds no trigger, or a damaged one.
         """
         if not Path(path).is_file():
             raise InputError(f"`trigger`: there is no file {path}.")
@@ -70,7 +88,27 @@ class Trigger(nn.Module):
         kind = TRIGGERS.get(metadata.get("kind", ""))
         if kind is None:
             raise InputError(f"`trigger`: {path} holds no trigger of a known kind ({', '.join(sorted(TRIGGERS))}).")
-        return kind(**tensors, **{name: json.loads(metadata[name]) for name in kind.scalars})
+        try:
+            scalars = {name: json.loads(value) for name, value in metadata.items() if name != "kind"}
+            kind._check(tensors, scalars)
+        except ValueError as error:
+            raise InputError(f"`trigger`: {path} holds a damaged {kind.kind} trigger ({error}).") from error
+        return kind(**tensors, **scalars)
+
+    @classmethod
+    def _check(cls, tensors: dict[str, Tensor], scalars: dict[str, Any]) -> None:
+        """Raise a `ValueError` unless these are what `save` writes of a trigger of this kind."""
+        differing = (tensors.keys() ^ cls.tensors.keys()) | (scalars.keys() ^ cls.scalars.keys())
+        if differing:
+            raise ValueError(f"{', '.join(sorted(differing))}: missing, or too much")
+        size = next(iter(tensors.values())).shape[-2:]
+        for name, channels in cls.tensors.items():
+            shape = list(tensors[name].shape)
+            if shape != [channels, *size] or not tensors[name].is_floating_point():
+                raise ValueError(f"{name}: {tensors[name].dtype} of shape {shape}, not floats of {channels} x H x W")
+        for name, kind in cls.scalars.items():
+            if not isinstance(scalars[name], (kind, int)):
+                raise ValueError(f"{name}: got {scalars[name]!r}, not a number of type {kind.__name__}")
 
 
 class PatchTrigger(Trigger):
@@ -83,7 +121,8 @@ class PatchTrigger(Trigger):
     """
 
     kind = "patch"
-    scalars = ("top", "left")
+    tensors = {"patch": 3}
+    scalars = {"top": int, "left": int}
     patch: Tensor
 
     def __init__(self, patch: Tensor, top: int, left: int):
@@ -91,16 +130,25 @@ class PatchTrigger(Trigger):
         self.register_buffer("patch", patch)
         self.top, self.left = top, left
 
-    def stamp(self, pixels: Tensor) -> Tensor:
-        bottom, right = self.top + self.patch.shape[-2], self.left + self.patch.shape[-1]
-        if self.top < 0 or self.left < 0 or bottom > pixels.shape[-2] or right > pixels.shape[-1]:
+    def check_fits(self, pixels: Tensor) -> None:
+        height, width = pixels.shape[-2:]
+        bottom, right = self._end
+        if self.top < 0 or self.left < 0 or bottom > height or right > width:
             raise InputError(
                 f"`trigger`: the patch covers rows {self.top}-{bottom} and columns {self.left}-{right}, outside "
-                f"images of {pixels.shape[-2]}x{pixels.shape[-1]} pixels."
+                f"images of {height}x{width} pixels."
             )
+
+    def stamp(self, pixels: Tensor) -> Tensor:
+        bottom, right = self._end
         stamped = pixels.clone()
         stamped[..., self.top : bottom, self.left : right] = self.patch
         return stamped
+
+    @property
+    def _end(self) -> tuple[int, int]:
+        """The row and the column after the patch's last ones."""
+        return self.top + self.patch.shape[-2], self.left + self.patch.shape[-1]
 
 
 class BlendTrigger(Trigger):
@@ -112,7 +160,8 @@ class BlendTrigger(Trigger):
     """
 
     kind = "blend"
-    scalars = ("alpha",)
+    tensors = {"pattern": 3}
+    scalars = {"alpha": float}
     pattern: Tensor
 
     def __init__(self, pattern: Tensor, alpha: float):
@@ -133,6 +182,7 @@ class MaskedTrigger(Trigger):
     """
 
     kind = "masked"
+    tensors = {"mask": 1, "pattern": 3}
     mask: Tensor
     pattern: Tensor
 
@@ -154,7 +204,8 @@ class AdditiveTrigger(Trigger):
     """
 
     kind = "additive"
-    scalars = ("epsilon",)
+    tensors = {"delta": 3}
+    scalars = {"epsilon": float}
     delta: Tensor
 
     def __init__(self, delta: Tensor, epsilon: float):

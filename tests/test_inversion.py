@@ -293,7 +293,13 @@ def test_other_errors_pass(invert, memory):
         ("batch_size", -1),
         ("learning_rate", 0.0),
         ("epsilon", 0.0),
-        ("epsilon", 1.0),
+        ("steps", 0.5),
+        ("learning_rate", -0.1),
+        ("info_nce_weight", -5.0),
+        ("embedding_weight", -0.1),
+        ("ssim_weight", -1),
+        ("mask_weight", -100.0),
+        ("epsilon", -0.1),
         ("epsilon", 8),
         ("initial_mask", 0.0),
         ("initial_mask", 1.0),
@@ -302,3 +308,7 @@ def test_other_errors_pass(invert, memory):
 def test_wrong_settings(name, value):
     with pytest.raises(InputError, match=f"^`{name}`: got {value!r}"):
         InversionConfig(**{name: value})
+
+
+def test_the_widest_bound():
+    assert InversionConfig(epsilon=1.0).epsilon == 1

@@ -107,7 +107,7 @@ def test_layers_are_in_order():
     assert CriticalNeurons([], {5: [1], 2: []}, 8).layers == [2, 5]
 
 
-@pytest.mark.parametrize("top_layers", [0, -1])
-def test_wrong_top_layers(top_layers):
-    with pytest.raises(InputError, match=f"`top_layers`: got {top_layers}"):
-        LocalizationConfig(top_layers=top_layers)
+@pytest.mark.parametrize(("name", "value"), [("top_layers", 0), ("top_layers", -1), ("images", 0)])
+def test_wrong_settings(name, value):
+    with pytest.raises(InputError, match=f"`{name}`: got {value}"):
+        LocalizationConfig(**{name: value})

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -89,6 +91,50 @@ def test_load_other_tensors(metadata, tmp_path):
 def test_load_missing(tmp_path):
     with pytest.raises(InputError, match="`trigger`: there is no file .*nowhere"):
         Trigger.load(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("kind", "tensors", "scalars", "message"),
+    [
+        ("patch", {}, {"top": 1, "left": 2}, "patch: missing"),
+        ("patch", {"patch": torch.zeros(3, 2, 2)}, {"top": 1}, "left: missing"),
+        ("masked", {"mask": torch.zeros(1, 2, 2), "pattern": torch.zeros(3, 2, 3)}, {}, "pattern: .* 2, 3"),
+        ("masked", {"mask": torch.zeros(3, 2, 2), "pattern": torch.zeros(3, 2, 2)}, {}, "mask: .* of 1 x H x W"),
+        ("masked", {"mask": torch.zeros(2), "pattern": torch.zeros(3, 2, 2)}, {}, r"mask: .* shape \[2\]"),
+        ("masked", {"mask": torch.zeros(()), "pattern": torch.zeros(3, 2, 2)}, {}, r"mask: .* shape \[\]"),
+        ("blend", {"pattern": torch.zeros(3, 2, 2), "other": torch.zeros(1)}, {"alpha": 0.1}, "other: .* too much"),
+        ("blend", {"pattern": torch.zeros(3, 2, 2)}, {"alpha": 0.1, "beta": 1}, "beta: .* too much"),
+        ("blend", {"pattern": torch.zeros(4, 3, 2, 2)}, {"alpha": 0.1}, "pattern: .* of 3 x H x W"),
+        ("blend", {"pattern": torch.zeros(3, 2, 2, dtype=torch.uint8)}, {"alpha": 0.1}, "pattern: torch.uint8"),
+        ("additive", {"delta": torch.zeros(3, 2, 2)}, {"epsilon": "a lot"}, "epsilon: got 'a lot'"),
+        ("patch", {"patch": torch.zeros(3, 2, 2)}, {"top": 1.5, "left": 2}, "top: got 1.5"),
+    ],
+)
+def test_load_damaged(kind, tensors, scalars, message, tmp_path):
+    metadata = {"kind": kind, **{name: json.dumps(value) for name, value in scalars.items()}}
+    save_file(tensors, tmp_path / "trigger.safetensors", metadata=metadata)
+    with pytest.raises(InputError, match=f"`trigger`: .*trigger.safetensors holds a damaged {kind} .*{message}"):
+        Trigger.load(tmp_path / "trigger.safetensors")
+
+
+def test_load_a_number_that_is_none(tmp_path):
+    metadata = {"kind": "blend", "alpha": "half"}
+    save_file({"pattern": torch.zeros(3, 2, 2)}, tmp_path / "trigger.safetensors", metadata=metadata)
+    with pytest.raises(InputError, match="`trigger`: .*trigger.safetensors holds a damaged blend trigger"):
+        Trigger.load(tmp_path / "trigger.safetensors")
+
+
+def test_whole_number_where_a_float_is_wanted(tmp_path):
+    BlendTrigger(grey(0.5), 1).save(tmp_path / "trigger.safetensors")
+    assert Trigger.load(tmp_path / "trigger.safetensors").alpha == 1
+
+
+@pytest.mark.parametrize("kind", ["blend", "masked", "additive"])
+def test_other_size(kind):
+    trigger, _ = CASES[kind]
+    for size in ((2, 3), (1, 2), (4, 4)):
+        with pytest.raises(InputError, match=f"`trigger`: it fits images of 2x2 pixels, .* {size[0]}x{size[1]}"):
+            trigger(torch.zeros(1, 3, *size))
 
 
 @pytest.mark.parametrize(("top", "left"), [(1, 0), (0, 1), (-1, 0), (0, -1)])
