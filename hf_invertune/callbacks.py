@@ -207,11 +207,13 @@ class AuditReportCallback(InverTuneCallback):
         """Measure the model as it came.
 
         Raises:
-            InputError: without an evaluation dataset.
+            InputError: without an evaluation dataset, or with a trigger that does not fit its images.
         """
         held_out, clean = trainer.eval_dataset, trainer.train_dataset
         if held_out is None or trainer.plan is None:
             raise InputError("`eval_dataset`: got None; the audit measures on images that the tuning does not see.")
+        if self.trigger is not None:
+            self.trigger.check_fits(held_out.pixels)
         encoder, names = trainer.encoder, list(trainer.class_names)
         scan = self.scan or TargetIdentifier(encoder, trainer.head, names, self.config.scan).identify(clean.pixels)
         model = trainer.model

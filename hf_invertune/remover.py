@@ -190,7 +190,7 @@ class BackdoorRemover:
         templates: Sequence[str] = TEMPLATES,
     ) -> Metrics:
         """CA of the model as it stands, and ASR and PA of `trigger` towards `target` when given."""
-        data, names, head = self._inputs(images, class_names, templates, minimum=1)
+        data, names, head = self._inputs(images, class_names, templates, minimum=1, trigger=trigger)
         label = _label(target, names)
         return evaluate(self.encoder, head, data.pixels, labels=data.labels, trigger=trigger, target=label)
 
@@ -225,7 +225,8 @@ class BackdoorRemover:
             FloatingPointError: when a loss is not finite.
         """
         config = config or RemovalConfig()
-        data, names, head = self._inputs(images, class_names, templates, minimum=config.minimum_images)
+        minimum = config.minimum_images
+        data, names, head = self._inputs(images, class_names, templates, minimum=minimum, trigger=trigger)
         label = _label(target, names)
         held_out, clean = data.split(config.held_out, seed=config.seed)
         identity, seconds = self._identity(), {}
@@ -348,13 +349,20 @@ class BackdoorRemover:
         return [{key: float(value) for key, value in entry.items()} for entry in trainer.state.log_history]
 
     def _inputs(
-        self, images: ImageSource, class_names: Sequence[str] | None, templates: Sequence[str], minimum: int
+        self,
+        images: ImageSource,
+        class_names: Sequence[str] | None,
+        templates: Sequence[str],
+        minimum: int,
+        trigger: Trigger | None = None,
     ) -> tuple[PixelDataset, list[str], Tensor]:
         data = load_images(images, self.processor, class_names=class_names, minimum=minimum)
         names = class_names if class_names is not None else data.class_names
         if names is None:
             raise InputError("`class_names`: got None, and the images name no classes; pass the names to look at.")
         checked = list(check_class_names(names))
+        if trigger is not None:
+            trigger.check_fits(data.pixels)
         return data, checked, self.encoder.zero_shot_head(checked, templates)
 
     def _identity(self) -> ModelIdentity:

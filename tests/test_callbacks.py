@@ -12,7 +12,7 @@ from hf_invertune.errors import InputError
 from hf_invertune.inversion import TriggerInverter
 from hf_invertune.report import AuditReport
 from hf_invertune.trainer import last_whole_checkpoint
-from hf_invertune.triggers import MaskedTrigger
+from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
 
 
 @pytest.fixture
@@ -241,6 +241,14 @@ def test_audit_report_of_a_training(tiny, tmp_path):
     assert all(measurement.after is not None for measurement in report.measurements)
     assert report.verification is not None and report.verification.seed == report.scan.seed + 1
     assert any("loss" in entry for entry in report.training)
+
+
+def test_audit_report_refuses_a_trigger_of_another_size_first(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_invertune.callbacks.TargetIdentifier", None)
+    callback = AuditReportCallback(trigger=AdditiveTrigger(torch.zeros(3, 8, 8), 0.1), config=removal_config())
+    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), eval_dataset=pictures(seed=9), callbacks=[callback])
+    with pytest.raises(InputError, match="`trigger`: it fits images of 8x8 pixels, and these have 32x32"):
+        trainer.train()
 
 
 def test_audit_report_needs_images_of_its_own(tiny, tmp_path):

@@ -20,6 +20,7 @@ from hf_invertune.plan import TuningPlan
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report import AuditReport, Measurement
 from hf_invertune.trainer import InverTuneTrainer
+from hf_invertune.triggers import AdditiveTrigger, PatchTrigger
 
 
 @pytest.fixture
@@ -407,6 +408,16 @@ def test_failed_tuning_gives_the_model_back(remover, monkeypatch):
         (pictures(32), {"class_names": ["red circle", "cat"]}, "`class_names`: 'blue square'"),
         (pictures(32), {"templates": ["a photo"]}, "`templates`"),
         (PixelDataset(torch.zeros(32, 3, 8, 8, dtype=torch.uint8)), {}, "`source`: its pixels are 8x8"),
+        (
+            pictures(32),
+            {"trigger": AdditiveTrigger(torch.zeros(3, 8, 8), 0.1)},
+            "`trigger`: it fits images of 8x8 pixels, and these have 32x32",
+        ),
+        (
+            pictures(32),
+            {"trigger": PatchTrigger(torch.zeros(3, 4, 4), 26, 30)},
+            "`trigger`: the patch covers rows 26-30 and columns 30-34, outside images of 32x32 pixels",
+        ),
     ],
 )
 def test_wrong_input(remover, monkeypatch, tmp_path, images, settings, message):
@@ -463,6 +474,12 @@ def test_evaluate(remover):
     assert remover.evaluate(data).attack_success_rate is None
     metrics = remover.evaluate(data, trigger=tiny_plan().inverted[0].trigger, target="green ring")
     assert (metrics.clean_accuracy.count, metrics.attack_success_rate.count) == (12, 9)
+
+
+def test_evaluate_refuses_a_trigger_of_another_size_first(remover, monkeypatch):
+    monkeypatch.setattr("hf_invertune.remover.evaluate", never)
+    with pytest.raises(InputError, match="`trigger`: it fits images of 8x8 pixels, and these have 32x32"):
+        remover.evaluate(pictures(12), trigger=AdditiveTrigger(torch.zeros(3, 8, 8), 0.1), target=0)
 
 
 def test_model_from_a_folder(tiny_folder):
