@@ -199,8 +199,13 @@ def picture(pixels: Tensor, size: int = 224) -> str:
     return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
 
 
-def trigger_pictures(trigger: Trigger) -> dict[str, str]:
-    """What a trigger is made of, as caption -> data URI. An additive trigger is amplified, and its caption says so."""
+def trigger_pictures(trigger: Trigger, withheld: bool = False) -> dict[str, str]:
+    """What a trigger is made of, as caption -> data URI. An additive trigger is amplified, and its caption says so.
+
+    Of a trigger whose pixels are withheld only the place is left, when it has one.
+    """
+    if withheld:
+        return {"its place": picture(trigger.mask)} if isinstance(trigger, MaskedTrigger) else {}
     if isinstance(trigger, AdditiveTrigger):
         factor = 0.5 / trigger.epsilon
         caption = f"added pattern, amplified {factor:.0f} times around grey"

@@ -75,7 +75,10 @@ def render(report: AuditReport) -> str:
         summary=f"{FOUND[report.verdict].format(target=_quoted(target))} {DONE[report.outcome]}",
         status=status(report),
         tiles=[*rate_tiles(report), scan_tile(report)],
-        triggers=[(inverted, plots.trigger_pictures(inverted.trigger)) for inverted in shown_triggers(report)],
+        triggers=[
+            (inverted, plots.trigger_pictures(inverted.trigger, report.trigger_withheld))
+            for inverted in shown_triggers(report)
+        ],
         readings=readings(report),
         charts={name: Markup(svg) for name, svg in charts(report)},
         scans=[("first", report.scan)] + ([("second", report.verification)] if report.verification else []),

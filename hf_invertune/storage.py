@@ -2,17 +2,22 @@
 
 import dataclasses
 import enum
+import hashlib
 import json
 import math
 import os
 import tempfile
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from .errors import InputError
+
+
+CHECKSUMS = "SHA256SUMS"
+"""The file that `sha256sum -c` reads."""
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -32,6 +37,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, made [`finite`]."""
     write_bytes(path, (json.dumps(finite(value), indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_checksums(folder: Path, names: Sequence[str]) -> None:
+    """Write the SHA-256 of these files of `folder` into its [`CHECKSUMS`]."""
+    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(names)}
+    write_bytes(folder / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
 
 
 def finite(value: Any) -> Any:
@@ -57,14 +68,24 @@ class Saved:
 
     def save(self, folder: str | Path) -> None:
         """Write this result into `folder`."""
+        self._write(Path(folder))
+
+    def _write(self, folder: Path) -> list[str]:
+        """Write this result into `folder`; the names of the files."""
         from safetensors.torch import save
 
-        folder, name = Path(folder), self._name()
+        from .triggers import Trigger
+
+        name = self._name()
         tensors: dict[str, Any] = {}
-        value = _pack(self, "", tensors, folder)
+        value = _pack(self, "", tensors)
+        triggers = {f"{key}.safetensors": item for key, item in vars(self).items() if isinstance(item, Trigger)}
+        for file, trigger in triggers.items():
+            trigger.save(folder / file)
         if tensors:
             write_bytes(folder / f"{name}.safetensors", save(tensors))
         write_json(folder / f"{name}.json", value)
+        return [*triggers, *[f"{name}.safetensors"] * bool(tensors), f"{name}.json"]
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -81,9 +102,11 @@ class Saved:
             raise InputError(f"`folder`: {folder} holds no {name}.json, which {cls.__name__}.save would have written.")
         stored = folder / f"{name}.safetensors"
         try:
-            value = json.loads((folder / f"{name}.json").read_text())
+            value = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
             return typing.cast(Self, _unpack(cls, value, load_file(stored) if stored.is_file() else {}, folder))
-        except (json.JSONDecodeError, KeyError, SafetensorError) as error:
+        except InputError:
+            raise
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
             raise InputError(
                 f"`folder`: {folder} holds a damaged {cls.__name__} ({error!r}); make it anew."
             ) from error
@@ -93,29 +116,25 @@ class Saved:
         return cls.file_name or "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
 
 
-def _pack(value: Any, key: str, tensors: dict[str, Any], folder: Path) -> Any:
+def _pack(value: Any, key: str, tensors: dict[str, Any]) -> Any:
     import torch
 
     from .triggers import Trigger
 
     if isinstance(value, Trigger):
         if key.count(".") == 1:
-            value.save(folder / f"{key[1:]}.safetensors")
             return f"{key[1:]}.safetensors"
         scalars = {name: getattr(value, name) for name in value.scalars}
-        return {"kind": value.kind, **scalars, **_pack(dict(value.named_buffers()), key, tensors, folder)}
+        return {"kind": value.kind, **scalars, **_pack(dict(value.named_buffers()), key, tensors)}
     if isinstance(value, torch.Tensor):
         tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # one may stand in two places
         return key
     if dataclasses.is_dataclass(value):
-        return {
-            f.name: _pack(getattr(value, f.name), f"{key}.{f.name}", tensors, folder)
-            for f in dataclasses.fields(value)
-        }
+        return {f.name: _pack(getattr(value, f.name), f"{key}.{f.name}", tensors) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(k): _pack(v, f"{key}.{k}", tensors, folder) for k, v in value.items()}
+        return {str(k): _pack(v, f"{key}.{k}", tensors) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_pack(v, f"{key}.{i}", tensors, folder) for i, v in enumerate(value)]
+        return [_pack(v, f"{key}.{i}", tensors) for i, v in enumerate(value)]
     return value.value if isinstance(value, enum.Enum) else value
 
 
@@ -131,27 +150,37 @@ def _unpack(kind: Any, value: Any, tensors: dict[str, Any], folder: Path) -> Any
         (kind,) = [a for a in arguments if a is not type(None)]
         return _unpack(kind, value, tensors, folder)
     if origin in (list, tuple):
-        items = [_unpack(arguments[0], item, tensors, folder) for item in value]
+        items = [_unpack(arguments[0], item, tensors, folder) for item in _checked(value, list)]
         return tuple(items) if origin is tuple else items
     if origin is dict:
-        return {arguments[0](k): _unpack(arguments[1], v, tensors, folder) for k, v in value.items()}
+        return {arguments[0](k): _unpack(arguments[1], v, tensors, folder) for k, v in _checked(value, dict).items()}
+    if origin is typing.Literal and value not in arguments:
+        raise ValueError(f"{value!r} is none of {arguments}")
     if not isinstance(kind, type):
         return value
     if issubclass(kind, Trigger):
         if isinstance(value, str):
+            if Path(value).name != value:
+                raise ValueError(f"{value!r} is no file of that folder")
             return Trigger.load(folder / value)
-        trigger = TRIGGERS[value["kind"]]
+        trigger = TRIGGERS[_checked(value, dict)["kind"]]
         buffers = {name: tensors[key] for name, key in value.items() if name != "kind" and name not in trigger.scalars}
         return trigger(**buffers, **{name: value[name] for name in trigger.scalars})
     if issubclass(kind, torch.Tensor):
         return tensors[value]
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        missing = {f.name for f in dataclasses.fields(kind)} ^ set(value)
+        missing = {f.name for f in dataclasses.fields(kind)} ^ set(_checked(value, dict))
         if missing:
             raise InputError(f"`folder`: {folder} holds a {kind.__name__} of another shape: {sorted(missing)} differ.")
         build: Callable[..., Any] = kind
         return build(**{name: _unpack(hints[name], value[name], tensors, folder) for name in value})
     if kind is float:
-        return math.nan if value is None else float(value)
-    return kind(value) if issubclass(kind, enum.Enum) else value
+        return math.nan if value is None else float(value if type(value) is int else _checked(value, float))
+    return kind(value) if issubclass(kind, enum.Enum) else _checked(value, kind)
+
+
+def _checked(value: Any, kind: type) -> Any:
+    if kind is not Any and type(value) is not kind:
+        raise ValueError(f"{value!r:.40} is no {kind.__name__}")
+    return value

@@ -1,32 +1,16 @@
-import dataclasses
 import json
 import re
 from html import escape
 from html.parser import HTMLParser
 
 import pytest
-import torch
+from reports import CASES, NAMES, TARGET, make_report, same
 
-from hf_invertune.evaluation import Metrics, Rate
-from hf_invertune.identification import FamilyEvidence, ScanConfig, ScanResult, Simulation, Verdict, robust_z
-from hf_invertune.inversion import InvertedTrigger
-from hf_invertune.localization import CriticalNeurons
-from hf_invertune.report import AuditReport, DataIdentity, Examples, Measurement, ModelIdentity
+from hf_invertune.identification import Verdict
+from hf_invertune.report import SCHEMA_VERSION, AuditReport
 from hf_invertune.report_html import render
-from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
 
 
-NAMES = [f"{colour} {shape}" for colour in ("red", "green", "blue") for shape in ("circle", "square", "ring")]
-TARGET = 4
-SIZE = 16
-CASES = {
-    "scanned clean": ("scanned", Verdict.CLEAN),
-    "scanned backdoored": ("scanned", Verdict.BACKDOORED),
-    "unchanged clean": ("unchanged", Verdict.CLEAN),
-    "unchanged inconclusive": ("unchanged", Verdict.INCONCLUSIVE),
-    "cleaned": ("cleaned", Verdict.BACKDOORED),
-    "not cleaned": ("not cleaned", Verdict.BACKDOORED),
-}
 HEADLINES = {
     "scanned clean": "No backdoor found",
     "scanned backdoored": "Backdoored towards ‘green square’",
@@ -35,90 +19,6 @@ HEADLINES = {
     "cleaned": "Backdoored towards ‘green square’ — cleaned",
     "not cleaned": "Backdoored towards ‘green square’ — not cleaned",
 }
-
-
-def make_triggers(generator, names):
-    mask, pattern, delta = (torch.rand(channels, SIZE, SIZE, generator=generator) for channels in (1, 3, 3))
-    masked, additive = MaskedTrigger(mask, pattern), AdditiveTrigger((delta - 0.5) / 16, 8 / 255)
-    return [
-        InvertedTrigger(TARGET, names[TARGET], trigger, 1.5, 0.01, 0.3, history=[3.0, 2.0, 1.5])
-        for trigger in (masked, additive)
-    ]
-
-
-def make_scan(generator, names, verdict):
-    count, suspect = len(names), verdict is not Verdict.CLEAN
-    clean = torch.rand(count, generator=generator).softmax(0)
-    adversarial = torch.rand(count, generator=generator).softmax(0)
-    scores = {k: 9.0 + float(torch.rand(1, generator=generator)) for k in range(count)}
-    scores[TARGET] = 1.5 if suspect else 8.9
-    evidence = [
-        FamilyEvidence(
-            family, scores, robust_z(scores), TARGET, 5.1 if suspect else 0.01, verdict, [candidate] if suspect else []
-        )
-        for family, candidate in zip(("masked", "additive"), make_triggers(generator, names), strict=True)
-    ]
-    simulations = [
-        Simulation(kind, clean.tolist(), adversarial.tolist(), candidate.trigger)
-        for kind, candidate in zip(("patch", "full image"), make_triggers(generator, names), strict=True)
-    ]
-    target = TARGET if suspect else None
-    return ScanResult(verdict, target, names, simulations, list(range(count)), evidence, 200, 12.5, seed=3)
-
-
-def make_metrics(success, labelled):
-    quality = {"clean_accuracy" if labelled else "agreement": Rate(113, 127)}
-    if success is None:
-        return Metrics(**quality)
-    return Metrics(
-        **quality,
-        attack_success_rate=Rate(success, 109),
-        attack_success_rate_all=Rate(success + 3, 127),
-        target_rate=Rate(2, 109),
-        poisoned_accuracy=Rate(91, 127) if labelled else None,
-    )
-
-
-def make_report(outcome="cleaned", verdict=Verdict.BACKDOORED, labelled=True, names=NAMES, seed=0):
-    """An audit report as a run with this outcome leaves it; the values are made up."""
-    generator = torch.Generator().manual_seed(seed)
-    scan, tuned = make_scan(generator, names, verdict), outcome in ("cleaned", "not cleaned")
-    after = {"scanned": None, "unchanged": "aa" * 32}.get(outcome, "cc" * 32)
-    before = make_metrics(107 if scan.target is not None else None, labelled)
-    report = AuditReport(
-        verdict=verdict,
-        outcome=outcome,
-        model=ModelIdentity("org/suspicious-clip", "abc123", "float32", 151277313, "aa" * 32, after),
-        data=DataIdentity("pictures", 200, 127, labelled, "bb" * 32, skipped=["broken.png: not an image"]),
-        scan=scan,
-        target=scan.target,
-        target_name=scan.target_name,
-        measurements=[Measurement("none" if scan.target is None else "inverted, masked", before)],
-        settings={"scan": ScanConfig(), "tuning": {"learning_rate": 1e-4, "modules": ["fc1", "fc2"]}, "resume": None},
-        seconds={"scan": 12.5},
-        versions={"hf_invertune": "0.1.0", "torch": "2.6"},
-        created="2026-01-02T03:04:05+00:00",
-    )
-    if outcome != "cleaned":
-        report.reasons = {"not cleaned": ["ASR is 22.0 %, above the bar of 5 %"], "unchanged": ["no lead"]}.get(
-            outcome, []
-        )
-    if tuned:
-        pixels = torch.randint(256, (2, 3, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
-        readings = [names[:3], [names[TARGET]] * 3, names[:3], names[:3]]
-        report.inverted = make_triggers(generator, names)
-        report.trigger = report.inverted[0].trigger
-        report.verification = make_scan(generator, names, Verdict.CLEAN)
-        report.critical = CriticalNeurons([0.1, 0.2, 0.7, 0.9], {2: [1, 5], 3: [0, 7, 9]}, 64)
-        report.examples = Examples(pixels[0], pixels[1], *readings)
-        left = 1 if outcome == "cleaned" else 24
-        report.measurements[0].after = make_metrics(left, labelled)
-        report.measurements.append(
-            Measurement("inverted, additive", make_metrics(80, labelled), make_metrics(5, labelled))
-        )
-        report.training = [{"step": float(s), "loss": 3.0 / s, "loss_align": 2.0 / s} for s in (1, 2, 3)]
-        report.training.append({"step": 3.0, "eval_clean_accuracy": 0.9, "eval_attack_success_rate": float("nan")})
-    return report
 
 
 class Page(HTMLParser):
@@ -144,22 +44,6 @@ class Page(HTMLParser):
 
     def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
-
-
-def same(one, other):
-    """Equality of nested values, with tensors, triggers and NaN."""
-    if isinstance(one, torch.nn.Module):
-        scalars = all(getattr(one, name) == getattr(other, name) for name in one.scalars)
-        return type(one) is type(other) and scalars and same(one.state_dict(), other.state_dict())
-    if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    if dataclasses.is_dataclass(one):
-        return type(one) is type(other) and same(vars(one), vars(other))
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(same(value, other[key]) for key, value in one.items())
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    return one == other or (one != one and other != other)
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +110,7 @@ def test_page_shows_the_numbers_of_the_report(pages, case):
     assert all(reason in tiles for reason in report.reasons)
     assert report.model.sha256_before in text and report.model.sha256_after in text
     assert report.data.sha256 in text and report.data.skipped[0] in text
-    assert "scan.epsilon" in text and "fc1, fc2" in text
+    assert "scan.epsilon" in text and "{}, a {}." in text
 
 
 def test_page_without_labels_speaks_of_agreement():
@@ -270,7 +154,7 @@ def test_report_survives_saving(tmp_path, no_page, case):
     assert (tmp_path / "report.json").is_file() and (tmp_path / "report.html").is_file()
     assert (tmp_path / "trigger.safetensors").is_file() == (report.trigger is not None)
     loaded = AuditReport.load(tmp_path)
-    report.settings = loaded.settings  # plain values now
+    report.settings = loaded.settings  # lists for tuples now
     assert same(loaded, report)
 
 
@@ -280,7 +164,7 @@ def test_report_json_is_strict(tmp_path, no_page):
 
     make_report().save(tmp_path)
     value = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
-    assert value["schema_version"] == "1.0"
+    assert value["schema_version"] == SCHEMA_VERSION == "1.1"
     assert value["trigger"] == "trigger.safetensors"
     assert value["settings"]["scan"]["epsilon"] == 8 / 255
     assert value["measurements"][0]["before"]["attack_success_rate"] == {"hits": 107, "count": 109}
