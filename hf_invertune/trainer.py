@@ -24,7 +24,6 @@ from .data import PixelDataset
 from .encoder import DualEncoder
 from .errors import InputError
 from .hub import load_clip
-from .localization import CriticalNeurons
 from .plan import TuningPlan
 from .prompts import TEMPLATES, check_class_names
 
@@ -104,6 +103,7 @@ class InverTuneTrainer(Trainer):
         self.label_names = []
         self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
         self.encoder = DualEncoder(self.model, processing_class)
+        self.lora_layers = chosen_layers(args.lora_layers, self.encoder.layers)
         self.head = self.encoder.zero_shot_head(self.class_names, templates)
         self.prompt = self.encoder.tokenize(self.class_names[:1])
         for callback in self.callback_handler.callbacks:
@@ -128,9 +128,7 @@ class InverTuneTrainer(Trainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, InverTuneCallback):
                 callback.on_prepare(self)
-        assert self.plan is not None
-        if not isinstance(self.model, PeftModel):
-            self._add_adapter(self.plan.critical)
+        self._add_adapter()
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
@@ -138,11 +136,25 @@ class InverTuneTrainer(Trainer):
                 if isinstance(callback, InterruptCallback):
                     callback.restore()
 
-    def _add_adapter(self, critical: CriticalNeurons) -> None:
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """What `evaluate` and `predict` run; before `train` they measure the model as it came.
+
+        Raises:
+            InputError: when there is no plan yet, by which the loss is defined.
+        """
+        if self.plan is None:
+            raise InputError(
+                "`plan`: got None, so there is no loss to evaluate yet; pass a plan, or call `train` first."
+            )
+        self._add_adapter()
+        return super().evaluation_loop(*args, **kwargs)
+
+    def _add_adapter(self) -> None:
         args = self.args
-        named = {"critical": critical.layers, "all": list(range(self.encoder.layers))}
-        layers = named.get(args.lora_layers) or [int(number) for number in args.lora_layers.split(",")]
-        targets = linear_modules(self.model, layers, args.lora_modules)
+        if isinstance(self.model, PeftModel):
+            return
+        assert self.plan is not None
+        targets = linear_modules(self.model, self.lora_layers or self.plan.critical.layers, args.lora_modules)
         config = LoraConfig(r=args.lora_r, lora_alpha=args.lora_alpha, target_modules=targets)
         self.model.logit_scale.requires_grad_(False)
         with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for an attribute that was renamed
@@ -212,6 +224,21 @@ def alignment(triggered: Tensor, original: Tensor, neurons: Sequence[int]) -> Te
     """Relative distance of critical neurons, ||m * (a' - a)|| / ||m * a||, mean over images (N x tokens x width)."""
     difference = (triggered - original)[..., neurons].flatten(1).norm(dim=-1)
     return (difference / original[..., neurons].flatten(1).norm(dim=-1)).mean()
+
+
+def chosen_layers(wanted: str, count: int) -> list[int]:
+    """The vision layers that `lora_layers` names in a model that has `count`; none for `"critical"`.
+
+    Raises:
+        InputError: when the model has no such layer.
+    """
+    if wanted in ("all", "critical"):
+        return list(range(count)) if wanted == "all" else []
+    layers = [int(number) for number in wanted.split(",")]
+    absent = [layer for layer in layers if layer >= count]
+    if absent:
+        raise InputError(f"`lora_layers`: got {absent}; the model's {count} vision layers are 0 to {count - 1}.")
+    return layers
 
 
 def linear_modules(model: nn.Module, layers: Sequence[int], leaves: Sequence[str] | None) -> list[str]:

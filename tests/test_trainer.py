@@ -19,7 +19,7 @@ from hf_invertune.trainer import InverTuneTrainer, alignment, collate, last_whol
 
 def prepare(trainer, seed=5):
     """Add the adapter as `train` does, with B weights other than zero, and give the loss's inputs."""
-    trainer._add_adapter(trainer.plan.critical)
+    trainer._add_adapter()
     generator = torch.Generator().manual_seed(seed)
     for name, weight in adapter(trainer.model).items():
         if "lora_B" in name:
@@ -96,7 +96,7 @@ def test_loss_by_hand(tiny, tmp_path):
 
 def test_untouched_adapter_preserves_exactly(tiny, tmp_path):
     trainer = make_trainer(tiny, tmp_path, plan=tiny_plan())
-    trainer._add_adapter(trainer.plan.critical)
+    trainer._add_adapter()
     trainer.compute_loss(trainer.model, collate([trainer.train_dataset[0]]))
     assert trainer._metrics["train"]["loss_preserve"][0] < 1e-5
     assert trainer._metrics["train"]["loss_embedding"][0] > 1e-3
@@ -173,11 +173,17 @@ def test_adapter_off_is_the_original_and_merged_is_on(tiny, tmp_path, pixels):
 def test_lora_layers(tiny, tmp_path, layers, modules, expected):
     settings = {"lora_layers": layers, "lora_modules": modules, "lora_r": 3, "lora_alpha": 6}
     trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), **settings)
-    trainer._add_adapter(trainer.plan.critical)
+    trainer._add_adapter()
     weights = {name.split("vision_model.encoder.layers.")[-1]: w for name, w in adapter(trainer.model).items()}
     adapted = {(int(name.split(".")[0]), name.split(".lora_")[0].split(".")[-1]) for name in weights}
     assert adapted == expected
     assert all(3 in weight.shape for weight in weights.values())
+
+
+@pytest.mark.parametrize(("layers", "absent"), [("0,2,1,7", r"\[2, 7\]"), ([2], r"\[2\]")])
+def test_no_such_layer(tiny, tmp_path, layers, absent):
+    with pytest.raises(InputError, match=f"`lora_layers`: got {absent}; the model's 2 vision layers are 0 to 1"):
+        make_trainer(tiny, tmp_path, lora_layers=layers)
 
 
 def test_no_such_module(tiny):
@@ -369,6 +375,31 @@ def test_named_target_needs_no_scan(tiny, tmp_path, monkeypatch):
     trainer.train()
     assert trainer.plan.target == 3
     assert {inverted.label for inverted in trainer.plan.inverted} == {3}
+
+
+# Before training
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_measuring_before_training(tiny, tmp_path, verb):
+    """The adapter does nothing yet, so that clean images are read as the original model reads them."""
+    data = pictures(12, seed=8)
+    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), eval_dataset=data)
+    found = trainer.evaluate() if verb == "evaluate" else trainer.predict(data).metrics
+    prefix = "eval" if verb == "evaluate" else "test"
+    assert found[f"{prefix}_loss"] > 0.1
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(found[f"{prefix}_loss"])
+    assert trainer.state.log_history[-2]["eval_loss_preserve"] < 1e-5
+    trainer.train()
+    assert trainer.state.global_step == 3
+    assert trainer.evaluate()["eval_loss"] != pytest.approx(found[f"{prefix}_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_measuring_without_a_plan(tiny, tmp_path, verb):
+    trainer = make_trainer(tiny, tmp_path, eval_dataset=pictures(12, seed=8))
+    with pytest.raises(InputError, match="`plan`: got None, so there is no loss to evaluate yet"):
+        trainer.evaluate() if verb == "evaluate" else trainer.predict(trainer.eval_dataset)
 
 
 # The Trainer's own features
