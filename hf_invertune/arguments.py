@@ -18,7 +18,7 @@ class InverTuneArguments(TrainingArguments):
     NOTE: these defaults differ from transformers': `max_steps`, `learning_rate`, `lr_scheduler_type`, `weight_decay`,
     `per_device_train_batch_size`, `logging_steps`, `save_steps`, `save_total_limit`, `eval_strategy`, `eval_steps`,
     `remove_unused_columns` (the batches are pixels, not model inputs), `prediction_loss_only` and
-    `auto_find_batch_size` (a smaller batch when memory runs out).
+    `auto_find_batch_size` (half the batch when memory runs out).
     """
 
     max_steps: int = field(default=100, metadata={"help": "Updates of the tuning (InverTune: 200)."})
@@ -34,7 +34,7 @@ class InverTuneArguments(TrainingArguments):
     eval_steps: float | None = field(default=50, metadata={"help": "Evaluate every so many updates."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
     prediction_loss_only: bool = field(default=True, metadata={"help": "Evaluation needs no outputs but the loss."})
-    auto_find_batch_size: bool = field(default=True, metadata={"help": "Use a smaller batch when memory runs out."})
+    auto_find_batch_size: bool = field(default=True, metadata={"help": "Halve the batch when memory runs out."})
 
     align_weight: float = field(
         default=1.0,

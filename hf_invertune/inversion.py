@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from accelerate.utils import find_executable_batch_size
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
@@ -13,6 +12,7 @@ from transformers.utils.logging import tqdm
 
 from .encoder import TEMPERATURE, DualEncoder
 from .errors import InputError
+from .memory import halving
 from .storage import Saved
 from .triggers import AdditiveTrigger, MaskedTrigger, Trigger
 
@@ -137,14 +137,7 @@ class TriggerInverter:
         Raises:
             FloatingPointError: when the loss is not finite.
         """
-        size = self.config.batch_size
-
-        def halve() -> int:
-            nonlocal size
-            size //= 2
-            return size
-
-        attempt = find_executable_batch_size(self._invert, starting_batch_size=size, reduce_batch_size_fn=halve)
+        attempt = halving(self._invert, self.config.batch_size)
         with self.encoder.frozen():
             anchors = self.head[list(labels)]
             if target_pixels is not None:

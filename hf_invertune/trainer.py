@@ -24,6 +24,7 @@ from .data import PixelDataset
 from .encoder import DualEncoder
 from .errors import InputError
 from .hub import load_clip
+from .memory import halving
 from .plan import TuningPlan
 from .prompts import TEMPLATES, check_class_names
 
@@ -135,6 +136,13 @@ class InverTuneTrainer(Trainer):
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, InterruptCallback):
                     callback.restore()
+
+    def _inner_training_loop(self, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        # The Trainer's retry, around this, would take a tenth off a batch for which memory does not suffice.
+        loop = super()._inner_training_loop
+        if batch_size is None or not self.args.auto_find_batch_size:
+            return loop(batch_size, *args, **kwargs)
+        return halving(loop, batch_size)(*args, **kwargs)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """What `evaluate` and `predict` run; before `train` they measure the model as it came.

@@ -435,8 +435,36 @@ def test_smaller_batch_when_memory_runs_out(tiny, tmp_path):
 
     trainer.compute_loss = crowded
     trainer.train()
-    assert sizes[0] == 8 and sizes[-2:] == [6, 6]
+    assert sizes == [8, 4, 4]
     assert trainer.state.global_step == 2
+
+
+def test_no_smaller_batch_unless_wanted(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), auto_find_batch_size=False)
+    sizes = []
+
+    def crowded(model, inputs, **kwargs):
+        sizes.append(len(inputs["pixels"]))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    trainer.compute_loss = crowded
+    with pytest.raises(torch.OutOfMemoryError):
+        trainer.train()
+    assert sizes == [8]
+
+
+def test_no_batch_fits(tiny, tmp_path):
+    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan())
+    sizes = []
+
+    def crowded(model, inputs, **kwargs):
+        sizes.append(len(inputs["pixels"]))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    trainer.compute_loss = crowded
+    with pytest.raises(RuntimeError, match="No executable batch size found"):
+        trainer.train()
+    assert sizes == [8, 4, 2, 1]
 
 
 def test_checkpoint_is_a_plain_adapter(tiny_folder, tmp_path, pixels):
