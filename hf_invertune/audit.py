@@ -47,7 +47,10 @@ class Auditor:
         for found in plan.inverted:
             if found.label == plan.target:
                 self.triggers.setdefault(f"inverted, {found.trigger.kind}", found.trigger)
-        self.measurements = [Measurement(name, self._metrics(trigger)) for name, trigger in self.triggers.items()]
+        self.measurements = [
+            Measurement(name, self._metrics(trigger), trigger_sha256=trigger.digest())
+            for name, trigger in self.triggers.items()
+        ]
         clean = held_out.pixels[:EXAMPLES]
         triggered = (plan.inverted[0].trigger.cpu()(as_float(clean)) * 255).round().to(torch.uint8)
         self.examples = Examples(clean, triggered, self._read(clean), self._read(triggered))
@@ -65,6 +68,7 @@ class Auditor:
         report.target, report.target_name = self.plan.target, self.class_names[self.plan.target]
         report.inverted, report.critical = self.plan.inverted, self.plan.critical
         report.trigger = self.plan.inverted[0].trigger
+        report.data.held_out_sha256 = self.held_out.digest()
         report.measurements, report.examples, report.training = self.measurements, self.examples, training
         report.reasons = missed_bars(report, config)
         report.outcome = "not cleaned" if report.reasons else "cleaned"

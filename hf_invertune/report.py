@@ -1,7 +1,6 @@
 """The audit report: everything a stranger needs to judge a scan or a cleaning, as JSON, HTML and safetensors."""
 
 import copy
-import hashlib
 import platform
 import re
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -61,6 +60,11 @@ class ModelIdentity:
     sha256_after: str | None = None
     license: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def on_hub(self) -> bool:
+        """Whether `name` is the id of a repository on the Hub."""
+        return self.revision is not None
+
 
 def model_identity(
     model: CLIPModel, name: str, revision: str | None, dtype: torch.dtype, license: dict[str, str] | None = None
@@ -98,6 +102,11 @@ class DataIdentity:
     sha256: str
     skipped: list[str] = field(default_factory=list)
     selection: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether `source` is the id of a dataset on the Hub."""
+        return "split" in self.selection
     held_out_sha256: str | None = None
 
 
@@ -220,7 +229,7 @@ class AuditReport(Saved):
         return bare
 
     def _trigger_digest(self) -> str | None:
-        return self.trigger_sha256 if self.trigger is None else hashlib.sha256(self.trigger.to_bytes()).hexdigest()
+        return self.trigger_sha256 if self.trigger is None else self.trigger.digest()
 
 
 def _without_pixels(value: Any) -> Any:

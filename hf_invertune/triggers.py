@@ -5,6 +5,7 @@ stand where another does. Tensors may carry leading dimensions: a trigger with a
 pixels of shape 1 x N x 3 x H x W into K x N x 3 x H x W, which is how many labels are inverted in one batch.
 """
 
+import hashlib
 import json
 from abc import abstractmethod
 from pathlib import Path
@@ -65,6 +66,10 @@ class Trigger(nn.Module):
         metadata = {"kind": self.kind, **{name: json.dumps(getattr(self, name)) for name in self.scalars}}
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         return _in_order(save(tensors, metadata=metadata))
+
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of the file that `save` writes."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Write the trigger to one safetensors file."""

@@ -1,7 +1,6 @@
 """Audit reports whose figures are made up and agree with each other, as those of a real run do."""
 
 import dataclasses
-import hashlib
 
 import torch
 
@@ -115,7 +114,7 @@ def make_report(outcome="cleaned", verdict=Verdict.BACKDOORED, labelled=True, na
         report.measurements.append(
             Measurement("inverted, additive", make_metrics(80, labelled), make_metrics(5, labelled, after=True))
         )
-        digests = [hashlib.sha256(inverted.trigger.to_bytes()).hexdigest() for inverted in report.inverted]
+        digests = [inverted.trigger.digest() for inverted in report.inverted]
         for measurement, digest in zip(report.measurements, digests, strict=True):
             measurement.trigger_sha256 = digest
         report.trigger_sha256 = digests[0]

@@ -129,7 +129,9 @@ def test_measurements_are_of_the_held_out_images(removal):
     """Measured again by hand on the original and on the model that came back."""
     remover, original, result = removal
     held_out, _ = pictures(32).split(0.25, seed=0)
+    assert result.report.data.held_out_sha256 == held_out.digest()
     given = result.metrics[0]
+    assert given.trigger_sha256 == tiny_plan().inverted[0].trigger.digest()
     again = remover.evaluate(held_out, trigger=tiny_plan().inverted[0].trigger, target=result.target)
     assert again == given.after
     remover.encoder.model = original
