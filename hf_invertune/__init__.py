@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from .arguments import InverTuneArguments, RemovalConfig
     from .data import PixelDataset, load_images
     from .encoder import DualEncoder
-    from .errors import InputError
+    from .errors import HubError, InputError
     from .evaluation import Metrics, Rate, evaluate
     from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
     from .inversion import InversionConfig, InvertedTrigger, TriggerInverter
     from .localization import CriticalNeurons, LocalizationConfig, NeuronLocalizer
-    from .remover import BackdoorRemover, RemovalResult
+    from .remover import BackdoorRemover
     from .report import AuditReport
+    from .result import RemovalResult
     from .trainer import InverTuneTrainer
     from .triggers import AdditiveTrigger, BlendTrigger, MaskedTrigger, PatchTrigger, Trigger
 
@@ -31,6 +32,7 @@ __all__ = [
     "BlendTrigger",
     "CriticalNeurons",
     "DualEncoder",
+    "HubError",
     "InputError",
     "InverTuneArguments",
     "InverTuneTrainer",
@@ -60,13 +62,14 @@ _MODULES = {
     "arguments": ("InverTuneArguments", "RemovalConfig"),
     "data": ("PixelDataset", "load_images"),
     "encoder": ("DualEncoder",),
-    "errors": ("InputError",),
+    "errors": ("HubError", "InputError"),
     "evaluation": ("Metrics", "Rate", "evaluate"),
     "identification": ("ScanConfig", "ScanResult", "TargetIdentifier", "Verdict"),
     "inversion": ("InversionConfig", "InvertedTrigger", "TriggerInverter"),
     "localization": ("CriticalNeurons", "LocalizationConfig", "NeuronLocalizer"),
-    "remover": ("BackdoorRemover", "RemovalResult"),
+    "remover": ("BackdoorRemover",),
     "report": ("AuditReport",),
+    "result": ("RemovalResult",),
     "trainer": ("InverTuneTrainer",),
     "triggers": ("AdditiveTrigger", "BlendTrigger", "MaskedTrigger", "PatchTrigger", "Trigger"),
 }

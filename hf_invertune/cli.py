@@ -6,6 +6,7 @@ Nothing heavy is imported up here: `--help` and wrong input are answered before 
 import difflib
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -17,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from .console import as_numbers, make_table, metrics_table, print_result, quietly, verdict_line
-from .errors import InputError
+from .errors import HubError, InputError
 from .output_folder import claim, write_whole
 from .prompts import check_class_names
 from .runtime import keep_freed_memory
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from .remover import BackdoorRemover
 
 
-WRONG_INPUT, BACKDOORED, NOT_CLEANED, INCONCLUSIVE, INTERRUPTED = 2, 3, 4, 5, 130
+WRONG_INPUT, BACKDOORED, NOT_CLEANED, INCONCLUSIVE, HUB_FAILED, INTERRUPTED = 2, 3, 4, 5, 7, 130
 EXIT_CODES = """[bold]Exit codes[/bold]
 
 [bold]  0[/bold]  clean, or cleaned
@@ -36,6 +37,7 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 [bold]  3[/bold]  scan: backdoor found
 [bold]  4[/bold]  remove, demo: the cleaning did not reach the bar
 [bold]  5[/bold]  the scan was inconclusive, so nothing was changed
+[bold]  7[/bold]  the Hub did not do what it was asked; nothing changed there
 [bold]130[/bold]  interrupted
 """
 
@@ -57,6 +59,9 @@ class Verbs(TyperGroup):
             line = re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[0]), " ".join(str(error).split()))
             typer.echo(f"error: {line}", err=True)
             raise typer.Exit(WRONG_INPUT) from error
+        except HubError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(HUB_FAILED) from error
         except KeyboardInterrupt as error:
             resumable = ctx.invoked_subcommand == "remove"
             typer.echo(f"interrupted{'; run the same command with --resume to go on' * resumable}", err=True)
@@ -106,6 +111,7 @@ Target = Annotated[str | None, _option("Class name that the backdoor leads to.")
 TriggerFile = Annotated[
     Path | None, _option("A known trigger to measure, a .safetensors file.", exists=True, dir_okay=False)
 ]
+Token = Annotated[str | None, _option("Access token of the Hub.", envvar="HF_TOKEN")]
 AsJson = Annotated[bool, _option("Print one JSON object instead of tables.", "--json")]
 Verbose = Annotated[bool, _option("Let the libraries talk, on stderr.", "--verbose", "-v")]
 
@@ -125,7 +131,7 @@ class Source:
     limit: Annotated[int | None, _option("Take at most so many images.", min=1)] = None
     seed: Seed = 0
     revision: Annotated[str | None, _option("Branch, tag or commit of a model on the Hub.")] = None
-    token: Annotated[str | None, _option("Access token of the Hub.", envvar="HF_TOKEN")] = None
+    token: Token = None
     device: Annotated[str | None, _option("By default an accelerator where there is one, else the CPU.")] = None
 
     def __post_init__(self) -> None:
@@ -224,7 +230,11 @@ def remove(
             data, target=target, force=force, output_dir=output_dir, resume=resume, trigger=known, config=config
         )
         write_whole(output_dir / "audit", result.report.save)
-        write_whole(output_dir / "model", remover.save_pretrained)
+        write_whole(output_dir / "model", result.save_pretrained)
+        if result.adapter is not None:
+            write_whole(output_dir / "adapter", result.save_adapter)
+        elif (output_dir / "adapter").is_dir():
+            shutil.rmtree(output_dir / "adapter")  # of an earlier run, on another model
     report = result.report
     value = {
         "verdict": result.verdict,
@@ -266,6 +276,54 @@ def evaluate(
             raise InputError("`images`: they have no labels; name the `label_column`, or pass `trigger` and `target`.")
         metrics = remover.evaluate(data, trigger=known, target=target)
     print_result(as_numbers(metrics), as_json, metrics_table(f"{source.model} on {len(data)} images", share=metrics))
+
+
+@app.command(epilog=EXIT_CODES)
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `remove --output-dir` wrote.")],
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="Where to: 'namespace/name' on the Hub.")],
+    adapter: Annotated[bool, _option("The LoRA adapter on the original, not the merged model.", "--adapter")] = False,
+    private: Annotated[bool | None, _option("Visibility of a new repository.", "--private/--public")] = None,
+    token: Token = None,
+    revision: Annotated[str | None, _option("Branch to push to; made when it is not there.")] = None,
+    create_pr: Annotated[bool, _option("Open a pull request.", "--create-pr")] = False,
+    commit_message: Annotated[str | None, _option("Message of the commit.")] = None,
+    include_trigger: Annotated[
+        bool, _option("Publish the inverted trigger too, an attack on the original model.", "--include-trigger")
+    ] = False,
+    license: Annotated[str | None, _option("License of the card; by default the original's.")] = None,
+    card_template: Annotated[
+        Path | None, _option("A Jinja2 template of your own for the card.", exists=True, dir_okay=False)
+    ] = None,
+    force: Annotated[bool, _option("Push a model whose cleaning missed the bar.", "--force")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Push a cleaned model, or its adapter, to the Hub with a model card and the audit."""
+    part = folder / ("adapter" if adapter else "model")
+    if not (folder / "audit" / "report.json").is_file() or not part.is_dir():
+        raise InputError(f"`folder`: {folder} holds no audit/ and {part.name}/; pass what `remove` wrote.")
+    with quietly(verbose):
+        from .publish import publish
+        from .report import AuditReport
+
+        info = publish(
+            part,
+            AuditReport.load(folder / "audit"),
+            repo_id,
+            adapter=adapter,
+            private=private,
+            token=token,
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message,
+            include_trigger=include_trigger,
+            license=license,
+            card_template=card_template,
+            force=force,
+        )
+    value = {"commit": info.oid, "url": info.commit_url, "pull_request": info.pr_url}
+    print_result(value, as_json, f"pushed: {info.pr_url or info.commit_url}")
 
 
 @app.command(epilog=EXIT_CODES)

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from transformers import CLIPProcessor
 
 from .errors import InputError
+from .hub_errors import hub_errors
 from .prompts import check_class_names
 
 
@@ -147,7 +148,8 @@ def load_images(
         label_column (`str`, *optional*): by default the one column of class labels, or one called label, labels,
             fine_label, class or target; without any the pictures have no labels.
         limit (`int`, *optional*): how many pictures to take at most, drawn by `seed`, each class in proportion. A
-            Hub dataset is then streamed through a shuffle buffer of four times `limit`, whatever the classes.
+            Hub dataset is then streamed, its files in random order, through a shuffle buffer of four times `limit`,
+            whatever the classes: one that is sorted by class is better loaded whole.
         seed (`int`): seed of the draw.
         minimum (`int`): how many pictures are needed.
         token (`str` or `bool`, *optional*): access token of the Hub.
@@ -164,13 +166,13 @@ def load_images(
     tokens = {source: token} if isinstance(source, str) else {}
     origin = _origin(source)
     options: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "limit": limit}
-    if isinstance(source, str) and not Path(source).expanduser().exists():
-        options |= {"split": split, "revision": revision}
     if limit is not None:
         options["seed"] = seed
-    selection = {name: value for name, value in options.items() if value is not None}
     if isinstance(source, (str, Path)):
-        source = _open(source, split, limit, seed, token, revision)
+        source, commit = _open(source, split, limit, seed, token, revision)
+        if commit is not None:
+            options |= {"split": split, "revision": commit}
+    selection = {name: value for name, value in options.items() if value is not None}
 
     labels, names = None, None
     if isinstance(source, datasets.Dataset):
@@ -267,15 +269,16 @@ def _class_indices(values: list[Any], names: Sequence[str] | None, class_names: 
 
 def _open(
     source: str | Path, split: str, limit: int | None, seed: int, token: str | bool | None, revision: str | None
-) -> datasets.Dataset:
+) -> tuple[datasets.Dataset, str | None]:
+    """The pictures of a folder, a file or the Hub; from the Hub also the commit."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return _folder(path)
+        return _folder(path), None
     if path.is_file():
         if path.suffix != ".parquet":
             raise InputError(f"`source`: {source} is one file; pass a folder of pictures or a .parquet file.")
         try:
-            return datasets.load_dataset("parquet", data_files=str(path), split="train")
+            return datasets.load_dataset("parquet", data_files=str(path), split="train"), None
         except (DatasetsError, ValueError) as error:
             raise InputError(f"`source`: {source} cannot be read as parquet ({error}).") from error
     name = str(source)
@@ -286,17 +289,28 @@ def _open(
         or path.suffix == ".parquet"
     ):
         raise InputError(f"`source`: there is no folder or file {source}.")
-    try:
-        if limit is None:
-            return datasets.load_dataset(name, split=split, revision=revision, token=token)
-        stream = datasets.load_dataset(name, split=split, revision=revision, token=token, streaming=True).decode(False)
-        rows = stream.shuffle(seed=seed, buffer_size=4 * limit).take(limit)
-        return datasets.Dataset.from_list(list(rows), features=stream.features)
-    except (DatasetsError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"`source`: {name} is no folder here, and as a dataset of the Hub its split {split!r} cannot be loaded "
-            f"({error}). Check the name, `split`, `revision`, `token` and the network, or pass a folder."
-        ) from error
+    with hub_errors(name, argument="source", kind="dataset", revision=revision):
+        try:
+            return _pull(name, split, limit, seed, token, revision)
+        except (DatasetsError, OSError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"`source`: {name} is no folder here, and as a dataset of the Hub its split {split!r} cannot be "
+                f"loaded ({error}). Check the name, `split` and `revision`, or pass a folder."
+            ) from error
+
+
+def _pull(
+    name: str, split: str, limit: int | None, seed: int, token: str | bool | None, revision: str | None
+) -> tuple[datasets.Dataset, str]:
+    """A split of a dataset on the Hub, or `limit` rows of it, and the commit."""
+    builder = datasets.load_dataset_builder(name, revision=revision, token=token)
+    if limit is None:
+        builder.download_and_prepare()
+        return builder.as_dataset(split), builder.hash
+    stream = builder.as_streaming_dataset(split).decode(False)
+    # by default the buffer is filled from ten files, of each of which the first 32 MiB are fetched
+    rows = stream.shuffle(seed=seed, buffer_size=4 * limit, max_buffer_input_shards=1).take(limit)
+    return datasets.Dataset.from_list(list(rows), features=stream.features), builder.hash
 
 
 def _folder(folder: Path) -> datasets.Dataset:

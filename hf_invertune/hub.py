@@ -1,7 +1,9 @@
 """Pull a CLIP from a folder or the Hub, safely: safetensors only, no code of the model's own."""
 
+import copy
 import hashlib
 import logging
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,26 +11,19 @@ from typing import Any
 import torch
 import yaml
 from accelerate import PartialState
-from huggingface_hub import metadata_load, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import list_repo_files, metadata_load, snapshot_download
 from transformers import AutoConfig, CLIPConfig, CLIPModel, CLIPProcessor
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from .errors import InputError
+from .hub_errors import hub_errors
 
 
 logger = logging.getLogger(__name__)
 
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 NEEDED = ("*.json", "*.safetensors", "*.txt", "README.md")
 
 
@@ -80,7 +75,7 @@ def load_clip(
             f"`model`: {name_or_path} is a {config.model_type!r} model; only 'clip' models are supported."
         )
     if not any((folder / file).is_file() for file in WEIGHTS):
-        pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+        pickles = _pickles(folder, name, commit, token)
         found = f"only pickled weights ({', '.join(pickles)}), which are never opened" if pickles else "no weights"
         raise InputError(
             f"`model`: {name_or_path} holds {found}; it needs model.safetensors. Convert pickles in a sandbox, "
@@ -106,6 +101,26 @@ def load_clip(
         dtype=dtype,
         license=read_license(folder),
     )
+
+
+def save_clip(model: CLIPModel, processor: CLIPProcessor, dtype: torch.dtype, folder: str | Path) -> None:
+    """Save a model in `dtype`, and its processor; `folder` is made whole or not at all.
+
+    Raises:
+        InputError: when `folder` exists and is not empty.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"`folder`: {folder} exists and is not empty; name another one.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        whole = Path(beside) / "model"
+        stored: Any = copy.deepcopy(model)
+        stored.to(dtype).save_pretrained(whole)
+        processor.save_pretrained(whole)
+        if folder.exists():
+            folder.rmdir()
+        whole.rename(folder)
 
 
 def state_digest(model: CLIPModel, dtype: torch.dtype) -> str:
@@ -136,19 +151,23 @@ def _fetch(name_or_path: str, revision: str | None, token: str | None) -> tuple[
         return folder, None
     if folder.exists() or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") != 1:
         raise InputError(f"`model`: {name_or_path} is no folder; pass a folder or a Hub id such as 'org/name'.")
-    try:
-        snapshot = Path(snapshot_download(name_or_path, revision=revision, token=token, allow_patterns=list(NEEDED)))
-    except GatedRepoError as error:
-        raise InputError(f"`model`: {name_or_path} is gated; ask for access on its page and pass `token`.") from error
-    except RevisionNotFoundError as error:
-        raise InputError(f"`revision`: {name_or_path} has no revision {revision!r}.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise InputError(
-            f"`model`: {name_or_path} is neither a folder here nor a model on the Hub that this token may read."
-        ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError) as error:
-        raise InputError(f"`model`: {name_or_path} is no folder here, and the Hub cannot be reached.") from error
+    with hub_errors(name_or_path, argument="model", revision=revision):
+        snapshot = Path(
+            snapshot_download(
+                name_or_path, revision=revision, token=token, allow_patterns=list(NEEDED), ignore_patterns="*/*"
+            )
+        )
     return snapshot, snapshot.name
+
+
+def _pickles(folder: Path, name: str, commit: str | None, token: str | None) -> list[str]:
+    """Pickles in a local folder, or beside what was fetched from the Hub: they are seen in its list of files alone."""
+    if commit is None:
+        files = [path.name for path in folder.iterdir()]
+    else:
+        with hub_errors(name, argument="model", revision=commit):
+            files = list_repo_files(name, revision=commit, token=token)
+    return sorted(file for file in files if Path(file).suffix in PICKLES)
 
 
 def _usable(device: str | torch.device | None) -> torch.device:

@@ -7,64 +7,33 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
+from huggingface_hub import CommitInfo
 from peft import PeftModel
 from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
+from .adapter import Adapter
 from .arguments import InverTuneArguments, RemovalConfig
 from .audit import Auditor, data_identity
 from .data import ImageSource, PixelDataset, load_images
 from .encoder import DualEncoder
 from .errors import InputError
 from .evaluation import Metrics, evaluate
-from .hub import LoadedClip, load_clip, state_digest
+from .hub import LoadedClip, load_clip, save_clip, state_digest
 from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
 from .plan import TuningPlan, make_plan
 from .prompts import TEMPLATES, check_class_names
-from .report import AuditReport, Measurement, ModelIdentity, model_identity
+from .publish import PushOptions
+from .report import AuditReport, ModelIdentity, model_identity
+from .result import RemovalResult
 from .storage import write_json
 from .trainer import InverTuneTrainer
 from .triggers import Trigger
-
-
-@dataclass
-class RemovalResult:
-    """What a removal hands back.
-
-    Attributes:
-        outcome (`str`): `"cleaned"`, `"not cleaned"` or `"unchanged"`.
-        model ([`~transformers.CLIPModel`]): a plain model, adapter merged; bit-identical to the original if unchanged.
-        report ([`AuditReport`]): everything else.
-    """
-
-    outcome: str
-    model: CLIPModel
-    report: AuditReport
-
-    @property
-    def verdict(self) -> Verdict:
-        """Verdict of the first scan."""
-        return self.report.verdict
-
-    @property
-    def target(self) -> int | None:
-        """The backdoor's label."""
-        return self.report.target
-
-    @property
-    def target_name(self) -> str | None:
-        """The backdoor's label by name."""
-        return self.report.target_name
-
-    @property
-    def metrics(self) -> list[Measurement]:
-        """CA, ASR and the rest, before and after, one entry a trigger."""
-        return self.report.measurements
 
 
 class BackdoorRemover:
@@ -89,6 +58,7 @@ class BackdoorRemover:
     def __init__(self, source: LoadedClip):
         self.source = source
         self.encoder = DualEncoder(source.model, source.processor)
+        self.result: RemovalResult | None = None
 
     @classmethod
     def from_pretrained(
@@ -260,7 +230,8 @@ class BackdoorRemover:
                 report.reasons = [f"The scan's verdict is {scan.verdict}, and no `target` was named."]
                 report.target, report.target_name = scan.target, scan.target_name
                 report.model.sha256_after = identity.sha256_before
-                return RemovalResult("unchanged", self.model, report)
+                self.result = RemovalResult("unchanged", self.model, self.processor, report)
+                return self.result
             begin = time.perf_counter()
             plan = _stage(
                 TuningPlan,
@@ -280,33 +251,29 @@ class BackdoorRemover:
             auditor = Auditor(self.encoder, head, names, held_out, plan, trigger)
 
             begin = time.perf_counter()
-            training = self._tune(clean, held_out, names, templates, plan, config, work, output_dir, resume)
+            training, adapter = self._tune(clean, held_out, names, templates, plan, config, work, output_dir, resume)
             seconds["tuning"] = time.perf_counter() - begin
 
             begin = time.perf_counter()
             auditor.conclude(report, clean, training, config)
             seconds["verification"] = time.perf_counter() - begin
         report.model.sha256_after = state_digest(self.model, self.source.dtype)
-        return RemovalResult(report.outcome, self.model, report)
+        self.result = RemovalResult(report.outcome, self.model, self.processor, report, adapter)
+        return self.result
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Save model and processor in the dtype that the weights came in; `folder` is made whole or not at all.
+        """Save model and processor in the dtype that the weights came in; see [`save_clip`]."""
+        save_clip(self.model, self.processor, self.source.dtype, folder)
+
+    def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> CommitInfo:
+        """Push what the last `remove` handed back; see [`RemovalResult.push_to_hub`].
 
         Raises:
-            InputError: when `folder` exists and is not empty.
+            InputError: when `remove` has not run, besides the errors of [`RemovalResult.push_to_hub`].
         """
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"`folder`: {folder} exists and is not empty; name another one.")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-            whole = Path(beside) / "model"
-            stored: Any = copy.deepcopy(self.model)
-            stored.to(self.source.dtype).save_pretrained(whole)
-            self.processor.save_pretrained(whole)
-            if folder.exists():
-                folder.rmdir()
-            whole.rename(folder)
+        if self.result is None:
+            raise InputError("`push_to_hub`: there is nothing to push yet; call `remove` first.")
+        return self.result.push_to_hub(repo_id, **options)
 
     def _tune(
         self,
@@ -319,7 +286,7 @@ class BackdoorRemover:
         work: Path,
         output_dir: str | Path | None,
         resume: bool,
-    ) -> list[dict[str, float]]:
+    ) -> tuple[list[dict[str, float]], Adapter]:
         """Tune, merge the adapter, and round to the stored dtype: what is measured next is what gets saved."""
         arguments = InverTuneArguments(
             output_dir=str(work / "tuning"),
@@ -343,10 +310,11 @@ class BackdoorRemover:
             raise
         assert trainer.plan is not None
         plan.inverted = trainer.plan.inverted
+        adapter = Adapter.of(trainer.model, self.source.name, self.source.revision)
         merged = trainer.model.merge_and_unload(safe_merge=True)
         merged.config = settings
         self.source.model = self.encoder.model = merged.to(self.source.dtype).float().requires_grad_(True).eval()
-        return [{key: float(value) for key, value in entry.items()} for entry in trainer.state.log_history]
+        return [{key: float(value) for key, value in entry.items()} for entry in trainer.state.log_history], adapter
 
     def _inputs(
         self,
