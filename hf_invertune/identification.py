@@ -59,8 +59,8 @@ class ScanConfig:
     finalists: int = 12
     rivals: int = 3
     kinship: float = 0.25
-    suspicious: dict[str, float] = field(default_factory=lambda: {"masked": 0.75, "additive": 0.75})
-    quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.65, "additive": 0.65})
+    suspicious: dict[str, float] = field(default_factory=lambda: {"masked": 1.0, "additive": 1.0})
+    quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.85, "additive": 0.85})
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -276,11 +276,10 @@ class TargetIdentifier:
         inverter = TriggerInverter(self.encoder, self.head, self.class_names, settings)
         labels = [*(shortlist * config.restarts), simulation.suspect]
         start = [None] * (len(labels) - 1) + [simulation.trigger]
-        first = sorted(inverter.invert(pixels, labels, start=start), key=lambda candidate: candidate.objective)
-        scores = {candidate.label: candidate.objective for candidate in reversed(first)}
-        chosen = list(dict.fromkeys(candidate.label for candidate in first))[: config.finalists]
+        first = best_of_each_label(inverter.invert(pixels, labels, start=start))
+        scores = {candidate.label: candidate.objective for candidate in first}
         settings.steps = config.steps[1]
-        finalists = self._go_on(inverter, pixels, [(c.label, c.trigger) for c in first if c.label in chosen])
+        finalists = self._go_on(inverter, pixels, [(c.label, c.trigger) for c in first[: config.finalists]])
         rivals = finalists[: config.rivals]
         crossed = [(one.label, other.trigger) for one in rivals for other in rivals]
         finalists = best_of_each_label([*finalists, *self._go_on(inverter, pixels, crossed)])
