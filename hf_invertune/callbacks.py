@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -15,7 +16,7 @@ from .arguments import RemovalConfig
 from .audit import Auditor, data_identity
 from .errors import InputError
 from .evaluation import evaluate
-from .identification import ScanConfig, ScanResult, TargetIdentifier
+from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
 from .inversion import Family, InversionConfig, TriggerInverter
 from .localization import LocalizationConfig
 from .plan import make_plan
@@ -60,7 +61,7 @@ class TriggerInversionCallback(InverTuneCallback):
         """Fill in `trainer.plan`.
 
         Raises:
-            InputError: when no target was given and the scan finds none.
+            InputError: when no target was given and the scan does not judge the model backdoored.
         """
         if trainer.plan is not None:
             return
@@ -68,9 +69,9 @@ class TriggerInversionCallback(InverTuneCallback):
         target, scan = self.target, None
         if target is None:
             scan = TargetIdentifier(encoder, head, names, self.scan).identify(pixels)
-            if scan.target is None:
+            if scan.target is None or scan.verdict is not Verdict.BACKDOORED:
                 raise InputError(
-                    "`model`: the scan finds no backdoor in it; pass `target` to tune against one anyway."
+                    f"`model`: the scan's verdict is {scan.verdict}; pass `target` to tune against a label anyway."
                 )
             target = scan.target
         plan = [make_plan(encoder, head, names, pixels, target, scan, self.inversion, self.localization)]
@@ -149,7 +150,10 @@ class ReinversionCallback(InverTuneCallback):
 
 
 class InterruptCallback(InverTuneCallback):
-    """Turns the first Ctrl-C into a checkpoint and an orderly stop; a second one stops at once."""
+    """Turns the first Ctrl-C into a checkpoint and an orderly stop; a second one stops at once.
+
+    Of several processes, all stop after the same step when any of them is interrupted.
+    """
 
     def __init__(self) -> None:
         self.interrupted = False
@@ -169,7 +173,7 @@ class InterruptCallback(InverTuneCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.interrupted:
+        if self._anywhere():
             control.should_save = True
             control.should_training_stop = True
 
@@ -177,8 +181,15 @@ class InterruptCallback(InverTuneCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.restore()
-        if self.interrupted:
-            raise KeyboardInterrupt
+        self.trainer.interrupted = self._anywhere()
+
+    def _anywhere(self) -> bool:
+        """Whether any process was interrupted; asked by all of them at the same time."""
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return self.interrupted
+        interruptions = accelerator.reduce(torch.tensor(int(self.interrupted), device=accelerator.device))
+        return bool(interruptions)
 
     def restore(self) -> None:
         """Give Ctrl-C back to whom it belonged before the training."""
@@ -189,6 +200,8 @@ class InterruptCallback(InverTuneCallback):
 
 class AuditReportCallback(InverTuneCallback):
     """Writes an [`AuditReport`] to `output_dir`/audit when the training ends, from the evaluation images.
+
+    An interrupted training leaves none.
 
     Args:
         scan ([`ScanResult`], *optional*): the scan of the model as it came; made anew when not given.
@@ -233,6 +246,8 @@ class AuditReportCallback(InverTuneCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         trainer = self.trainer
+        if trainer.interrupted:
+            return
         training = [{key: float(value) for key, value in entry.items()} for entry in state.log_history]
         self.auditor.conclude(self.report, trainer.train_dataset, training, self.config)
         if trainer.is_world_process_zero():

@@ -91,6 +91,7 @@ class InverTuneTrainer(Trainer):
         own = [TriggerInversionCallback(), ReinversionCallback(), BackdoorEvaluationCallback(), InterruptCallback()]
         own = [callback for callback in own if not any(isinstance(other, type(callback)) for other in given)]
         self.plan = plan
+        self.interrupted = False
         super().__init__(
             model=model,
             args=args,
@@ -131,11 +132,14 @@ class InverTuneTrainer(Trainer):
                 callback.on_prepare(self)
         self._add_adapter()
         try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
+            outcome = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             for callback in self.callback_handler.callbacks:
                 if isinstance(callback, InterruptCallback):
                     callback.restore()
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return outcome
 
     def _inner_training_loop(self, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         # The Trainer's retry, around this, would take a tenth off a batch for which memory does not suffice.

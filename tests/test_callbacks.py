@@ -243,6 +243,14 @@ def test_audit_report_of_a_training(tiny, tmp_path):
     assert any("loss" in entry for entry in report.training)
 
 
+def test_no_audit_report_of_an_interrupted_training(tiny, tmp_path):
+    callbacks = [AuditReportCallback(config=removal_config()), Interrupt(1)]
+    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), eval_dataset=pictures(seed=9), callbacks=callbacks)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert not (tmp_path / "audit").exists()
+
+
 def test_audit_report_refuses_a_trigger_of_another_size_first(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_invertune.callbacks.TargetIdentifier", None)
     callback = AuditReportCallback(trigger=AdditiveTrigger(torch.zeros(3, 8, 8), 0.1), config=removal_config())

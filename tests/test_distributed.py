@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 TESTS = Path(__file__).parent
-SCRIPT = """
+AGREEMENT = """
 import sys
 sys.path.insert(0, sys.argv[3])
 import torch
@@ -49,13 +49,63 @@ accelerator.print("both ranks agree")
 """
 
 
-def test_two_processes_stay_in_step(tiny_folder, tmp_path):
-    """Gradients are shared: after three updates on different images both ranks hold the same adapter."""
+INTERRUPTION = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+import torch
+from tiny_plan import make_trainer, tiny_plan
+from transformers import TrainerCallback
+from hf_invertune.hub import load_clip
+from hf_invertune.trainer import last_whole_checkpoint
+
+class Interrupt(TrainerCallback):
+    # Ctrl-C in one process only, after it has looked for one at this step
+    def __init__(self, at):
+        self.at = at
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.process_index == 1 and state.global_step == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+for at, expected in (2, 3), (5, 5):  # 5 is the last step
+    source = load_clip(sys.argv[1], device="cpu")
+    folder = Path(f"{sys.argv[2]}-{at}")
+    settings = {"per_device_train_batch_size": 4, "max_steps": 5, "save_strategy": "steps", "save_steps": 50}
+    trainer = make_trainer(source, folder, plan=tiny_plan(), callbacks=[Interrupt(at)], **settings)
+    accelerator = trainer.accelerator
+    assert accelerator.num_processes == 2, accelerator.num_processes
+    stopped = 0
+    try:
+        trainer.train()
+    except KeyboardInterrupt:
+        stopped = trainer.state.global_step
+    steps = accelerator.gather(torch.tensor([stopped])).tolist()
+    assert steps == [expected, expected], steps
+    assert last_whole_checkpoint(folder) == str(folder / f"checkpoint-{expected}")
+accelerator.print("both ranks stopped")
+"""
+
+
+def run_two(text, tiny_folder, tmp_path):
+    """What two processes print that run the same script."""
     script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
+    script.write_text(text)
     launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
     command = [sys.executable, "-m", *launch, str(script), str(tiny_folder), str(tmp_path / "out"), str(TESTS)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
     assert outcome.returncode == 0, outcome.stderr[-3000:]
-    assert re.findall("both ranks agree", outcome.stdout) == ["both ranks agree"]
+    return outcome.stdout
+
+
+def test_two_processes_stay_in_step(tiny_folder, tmp_path):
+    """Gradients are shared: after three updates on different images both ranks hold the same adapter."""
+    printed = run_two(AGREEMENT, tiny_folder, tmp_path)
+    assert re.findall("both ranks agree", printed) == ["both ranks agree"]
+
+
+def test_interruption_of_one_process_stops_both(tiny_folder, tmp_path):
+    """They stop after the same step, with a checkpoint; neither waits for the other in vain."""
+    printed = run_two(INTERRUPTION, tiny_folder, tmp_path)
+    assert re.findall("both ranks stopped", printed) == ["both ranks stopped"]

@@ -357,11 +357,12 @@ def test_plan_of_a_model_that_looks_backdoored(tiny, tmp_path):
     assert isinstance(trainer.model, PeftModel) and trainer.state.global_step == 1
 
 
-def test_plan_of_a_clean_model_is_refused(tiny, tmp_path):
+@pytest.mark.parametrize("verdict", ["clean", "inconclusive"])
+def test_plan_of_a_model_that_is_not_backdoored_is_refused(tiny, tmp_path, verdict):
     before = copy.deepcopy(tiny.model.state_dict())
-    callback = TriggerInversionCallback(scan=scan_config("clean"))
+    callback = TriggerInversionCallback(scan=scan_config(verdict), inversion=INVERSION)
     trainer = make_trainer(tiny, tmp_path, callbacks=[callback])
-    with pytest.raises(InputError, match="`model`: the scan finds no backdoor in it; pass `target`"):
+    with pytest.raises(InputError, match=f"`model`: the scan's verdict is {verdict}; pass `target`"):
         trainer.train()
     assert tiny.model.state_dict().keys() == before.keys()
     for name, tensor in before.items():
