@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from .errors import InputError
 from .identification import ScanConfig
@@ -94,7 +95,8 @@ class RemovalConfig:
             without a trigger are read as the target.
         max_accuracy_drop (`float`): the bar for the loss of clean accuracy, when labels are known.
         min_agreement (`float`): the bar for the agreement with the original model, when they are not.
-        report_to (`str` or `list[str]`): trackers, as in [`~transformers.TrainingArguments`].
+        report_to (`str` or `list[str]`): trackers, as in [`~transformers.TrainingArguments`]; see docs/trackers.md for
+            what they are told.
         seed (`int`): seed of the split and of the tuning.
     """
 
@@ -122,3 +124,8 @@ class RemovalConfig:
             raise InputError(f"`held_out`: got {self.held_out}; it must lie between 0 and 1.")
         if self.max_steps < 1 or self.learning_rate <= 0:
             raise InputError("`max_steps` and `learning_rate` must be positive.")
+        wanted = [self.report_to] if isinstance(self.report_to, str) else self.report_to
+        installed = get_available_reporting_integrations()
+        absent = sorted(set(wanted) - {"none", "all", *installed})
+        if absent:
+            raise InputError(f"`report_to`: got {', '.join(absent)}; the trackers installed here are {installed}.")

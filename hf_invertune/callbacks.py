@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import takewhile
 from pathlib import Path
@@ -16,6 +17,7 @@ from .arguments import RemovalConfig
 from .audit import Auditor, data_identity
 from .errors import InputError
 from .evaluation import evaluate
+from .figures import audit_figures, scan_figures
 from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
 from .inversion import Family, InversionConfig, TriggerInverter
 from .localization import LocalizationConfig
@@ -74,6 +76,7 @@ class TriggerInversionCallback(InverTuneCallback):
                     f"`model`: the scan's verdict is {scan.verdict}; pass `target` to tune against a label anyway."
                 )
             target = scan.target
+            trainer.track(scan_figures(scan))
         plan = [make_plan(encoder, head, names, pixels, target, scan, self.inversion, self.localization)]
         trainer.plan = broadcast_object_list(plan)[0]
 
@@ -142,9 +145,7 @@ class ReinversionCallback(InverTuneCallback):
         shortcuts = [new for new in found if new.objective <= first[new.label].objective * (1 + self.lead)]
         plan.inverted += shortcuts
         self.dry = 0 if shortcuts else self.dry + 1
-        due = control.should_log
         trainer.log({"reinversion_objective": min(new.objective for new in found), "shortcuts": len(shortcuts)})
-        control.should_log = due  # `log` takes it that this step's own log is done
         if settings.reinversion_patience and self.dry >= settings.reinversion_patience:
             control.should_training_stop = True
 
@@ -198,6 +199,22 @@ class InterruptCallback(InverTuneCallback):
             self.previous = None
 
 
+class StageFiguresCallback(TrainerCallback):
+    """Has the trackers told, once they are open, what the stages before the tuning found.
+
+    Args:
+        track (`Callable`): [`InverTuneTrainer.track`].
+    """
+
+    def __init__(self, track: Callable[[dict[str, float]], None]):
+        self.track = track
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.track({})
+
+
 class AuditReportCallback(InverTuneCallback):
     """Writes an [`AuditReport`] to `output_dir`/audit when the training ends, from the evaluation images.
 
@@ -229,6 +246,7 @@ class AuditReportCallback(InverTuneCallback):
             self.trigger.check_fits(held_out.pixels)
         encoder, names = trainer.encoder, list(trainer.class_names)
         scan = self.scan or TargetIdentifier(encoder, trainer.head, names, self.config.scan).identify(clean.pixels)
+        trainer.track(scan_figures(scan))
         model = trainer.model
         data = data_identity(clean, held_out=0)
         data.held_out, data.labelled = len(held_out), held_out.labels is not None
@@ -250,5 +268,6 @@ class AuditReportCallback(InverTuneCallback):
             return
         training = [{key: float(value) for key, value in entry.items()} for entry in state.log_history]
         self.auditor.conclude(self.report, trainer.train_dataset, training, self.config)
+        trainer.track(audit_figures(self.report))
         if trainer.is_world_process_zero():
             self.report.save(Path(str(args.output_dir)) / "audit")

@@ -2,10 +2,11 @@
 
 import copy
 import json
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,15 +16,17 @@ import torch
 from huggingface_hub import CommitInfo
 from peft import PeftModel
 from torch import Tensor
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPModel, CLIPProcessor, TrainerControl, TrainerState, TrainingArguments
 
 from .adapter import Adapter
 from .arguments import InverTuneArguments, RemovalConfig
 from .audit import Auditor, data_identity
+from .callbacks import InverTuneCallback
 from .data import ImageSource, PixelDataset, load_images
 from .encoder import DualEncoder
 from .errors import InputError
 from .evaluation import Metrics, evaluate
+from .figures import audit_figures, scan_figures
 from .hub import LoadedClip, load_clip, save_clip, state_digest
 from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
 from .plan import TuningPlan, make_plan
@@ -195,6 +198,8 @@ class BackdoorRemover:
             FloatingPointError: when a loss is not finite.
         """
         config = config or RemovalConfig()
+        if output_dir is None and "tensorboard" in config.report_to and "TENSORBOARD_LOGGING_DIR" not in os.environ:
+            raise InputError("`output_dir`: got None; name the folder in which tensorboard shall write its files.")
         minimum = config.minimum_images
         data, names, head = self._inputs(images, class_names, templates, minimum=minimum, trigger=trigger)
         label = _label(target, names)
@@ -251,12 +256,19 @@ class BackdoorRemover:
             auditor = Auditor(self.encoder, head, names, held_out, plan, trigger)
 
             begin = time.perf_counter()
-            training, adapter = self._tune(clean, held_out, names, templates, plan, config, work, output_dir, resume)
-            seconds["tuning"] = time.perf_counter() - begin
+            adapter: Adapter | None = None
 
-            begin = time.perf_counter()
-            auditor.conclude(report, clean, training, config)
-            seconds["verification"] = time.perf_counter() - begin
+            def prove(trainer: InverTuneTrainer) -> None:
+                nonlocal adapter
+                adapter = self._merge(trainer, plan)
+                tuned = time.perf_counter()
+                training = [{key: float(value) for key, value in entry.items()} for entry in trainer.state.log_history]
+                auditor.conclude(report, clean, training, config)
+                seconds["tuning"], seconds["verification"] = tuned - begin, time.perf_counter() - tuned
+                trainer.track(audit_figures(report))
+
+            proof = _Proof(scan, prove)
+            self._tune(clean, held_out, names, templates, plan, config, work, output_dir, resume, proof)
         report.model.sha256_after = state_digest(self.model, self.source.dtype)
         self.result = RemovalResult(report.outcome, self.model, self.processor, report, adapter)
         return self.result
@@ -286,8 +298,9 @@ class BackdoorRemover:
         work: Path,
         output_dir: str | Path | None,
         resume: bool,
-    ) -> tuple[list[dict[str, float]], Adapter]:
-        """Tune, merge the adapter, and round to the stored dtype: what is measured next is what gets saved."""
+        proof: "_Proof",
+    ) -> None:
+        """Tune, and have the outcome proven; a tuning that fails leaves the model as it came."""
         arguments = InverTuneArguments(
             output_dir=str(work / "tuning"),
             max_steps=config.max_steps,
@@ -299,22 +312,23 @@ class BackdoorRemover:
         )
         settings = copy.deepcopy(self.model.config)
         trainer = InverTuneTrainer(
-            self.model, arguments, clean, held_out, names, self.processor, plan=plan, templates=templates
+            self.model, arguments, clean, held_out, names, self.processor, plan, [proof], templates
         )
         try:
             trainer.train(resume_from_checkpoint=resume or None)
-        except BaseException:
+        finally:
             if isinstance(trainer.model, PeftModel):
                 self.source.model = self.encoder.model = trainer.model.unload().requires_grad_(True).eval()
             self.model.config = settings
-            raise
+
+    def _merge(self, trainer: InverTuneTrainer, plan: TuningPlan) -> Adapter:
+        """Merge the adapter and round to the stored dtype: what is measured next is what gets saved."""
         assert trainer.plan is not None
         plan.inverted = trainer.plan.inverted
         adapter = Adapter.of(trainer.model, self.source.name, self.source.revision)
-        merged = trainer.model.merge_and_unload(safe_merge=True)
-        merged.config = settings
-        self.source.model = self.encoder.model = merged.to(self.source.dtype).float().requires_grad_(True).eval()
-        return [{key: float(value) for key, value in entry.items()} for entry in trainer.state.log_history], adapter
+        trainer.model = trainer.model.merge_and_unload(safe_merge=True).to(self.source.dtype).float()
+        self.source.model = self.encoder.model = trainer.model.requires_grad_(True).eval()
+        return adapter
 
     def _inputs(
         self,
@@ -359,6 +373,22 @@ class BackdoorRemover:
             shutil.rmtree(work)
         write_json(work / "run.json", run)
         yield work
+
+
+class _Proof(InverTuneCallback):
+    """Has a tuning proven when it ends, while the trackers still take figures; tells them of the scan too."""
+
+    def __init__(self, scan: ScanResult, prove: Callable[[InverTuneTrainer], None]):
+        self.scan, self.prove = scan, prove
+
+    def on_prepare(self, trainer: InverTuneTrainer) -> None:
+        trainer.track(scan_figures(self.scan))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self.trainer.interrupted:
+            self.prove(self.trainer)
 
 
 def _stage(kind: Any, folder: Path, run: Any) -> Any:

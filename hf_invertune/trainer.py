@@ -18,11 +18,13 @@ from .callbacks import (
     InterruptCallback,
     InverTuneCallback,
     ReinversionCallback,
+    StageFiguresCallback,
     TriggerInversionCallback,
 )
 from .data import PixelDataset
 from .encoder import DualEncoder
 from .errors import InputError
+from .figures import plan_figures
 from .hub import load_clip
 from .memory import halving
 from .plan import TuningPlan
@@ -111,6 +113,12 @@ class InverTuneTrainer(Trainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, InverTuneCallback):
                 callback.trainer = self
+        # Trackers open their run in `on_train_begin` and close it in `on_train_end`. Callbacks of ours come before them,
+        # so that an audit when the training ends still reaches them; what came before the training waits until they are
+        # open.
+        self.callback_handler.callbacks.sort(key=lambda callback: not isinstance(callback, InverTuneCallback))
+        self.add_callback(StageFiguresCallback(self.track))
+        self._waiting: dict[str, float] = {}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Identify, invert and localise unless that is done, then tune.
@@ -130,6 +138,8 @@ class InverTuneTrainer(Trainer):
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, InverTuneCallback):
                 callback.on_prepare(self)
+        assert self.plan is not None
+        self.track(plan_figures(self.plan))
         self._add_adapter()
         try:
             outcome = super().train(resume_from_checkpoint, *args, **kwargs)
@@ -219,6 +229,16 @@ class InverTuneTrainer(Trainer):
         means = {f"{prefix}{name}": sum(values) / len(values) for name, values in sums.items()}
         sums.clear()
         super().log({**logs, **means}, start_time)
+
+    def track(self, figures: dict[str, float]) -> None:
+        """Send the figures of a stage to the trackers of `report_to`, but not to the tuning's own log.
+
+        They may come at any time until the training has ended; what comes before it waits until the trackers are open.
+        """
+        self._waiting |= figures
+        if self.is_in_train and self._waiting:
+            figures, self._waiting = self._waiting, {}
+            self.control = self.callback_handler.on_log(self.args, self.state, self.control, figures)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
