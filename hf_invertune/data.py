@@ -19,6 +19,7 @@ import datasets
 import numpy as np
 import torch
 from datasets.exceptions import DatasetsError
+from huggingface_hub import HfApi, is_offline_mode
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -303,7 +304,13 @@ def _pull(
     name: str, split: str, limit: int | None, seed: int, token: str | bool | None, revision: str | None
 ) -> tuple[datasets.Dataset, str]:
     """A split of a dataset on the Hub, or `limit` rows of it, and the commit."""
-    builder = datasets.load_dataset_builder(name, revision=revision, token=token)
+    commit = revision if is_offline_mode() else HfApi().dataset_info(name, revision=revision, token=token).sha
+    builder = datasets.load_dataset_builder(name, revision=commit, token=token)
+    if commit not in (None, builder.hash):  # it takes whatever the cache holds when the Hub does not answer
+        raise InputError(
+            f"`revision`: {name} cannot be had at {commit} now, and the cache has it at {builder.hash}; pass that or "
+            "try again."
+        )
     if limit is None:
         builder.download_and_prepare()
         return builder.as_dataset(split), builder.hash
@@ -406,10 +413,13 @@ def _read(
             try:
                 if isinstance(picture, dict):
                     name = picture["path"] or name
-                    picture = datasets.Image().decode_example(picture, tokens)
+                    with hub_errors(name, argument="source", kind="dataset"):  # a streamed picture is fetched here
+                        picture = datasets.Image().decode_example(picture, tokens)
                 elif picture is None:
                     raise ValueError("the row is empty")
                 pixels[len(kept)] = _resize(_rgb(picture), processor)
+            except InputError:
+                raise
             except UnidentifiedImageError:
                 skipped.append(f"{name}: of no known picture format")
             except _BROKEN as error:

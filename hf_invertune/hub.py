@@ -69,7 +69,8 @@ def load_clip(
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"`model`: the config.json of {name_or_path} cannot be used ({error}).") from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"`model`: the config.json of {name_or_path} cannot be used ({reason}).") from error
     if not isinstance(config, CLIPConfig):
         raise InputError(
             f"`model`: {name_or_path} is a {config.model_type!r} model; only 'clip' models are supported."
@@ -186,6 +187,10 @@ def _load_processor(folder: Path, source: str) -> CLIPProcessor:
         raise InputError(f"`processor`: {source} holds neither {' nor '.join(files)}; save its CLIPProcessor there.")
     if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
         raise InputError(f"`processor`: {source} holds no tokenizer.json; save its CLIPProcessor there.")
-    processor = CLIPProcessor.from_pretrained(folder)
-    processor.image_processor = CLIPImageProcessorPil.from_pretrained(folder)
+    try:
+        processor = CLIPProcessor.from_pretrained(folder, trust_remote_code=False)  # or it asks at the terminal
+        processor.image_processor = CLIPImageProcessorPil.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"`processor`: that of {source} cannot be used ({reason}).") from error
     return processor

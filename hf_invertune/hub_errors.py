@@ -1,5 +1,6 @@
 """What the Hub's client raises, as one `InputError` or `HubError` that says what to do."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -24,7 +25,7 @@ ADVICE = {
     404: "it may just have been changed; look at its page and try again",
     409: "somebody else is changing it; try again",
     412: "somebody else has changed it meanwhile; try again",
-    429: "it had too many requests; wait a few minutes, or pass a `token`, then try again",
+    429: "it had too many requests; wait {wait}, then try again",
 }
 
 
@@ -48,21 +49,25 @@ def hub_errors(
         InputError: no such repository or revision, a token that has not the right, or offline mode.
         HubError: anything else that the Hub or the connection to it did.
     """
+    outer = sys.exception()
     try:
         yield
     except (httpx.TransportError, OSError, ValueError, RuntimeError) as error:
-        cause = _cause(error)
+        cause = _cause(error, outer)
         if cause is None:
             raise
         raise _translated(cause, name, argument, kind, action, revision) from error
 
 
-def _cause(error: BaseException) -> Exception | None:
-    """What went wrong at the Hub, in the chain of errors that led to this one; the client wraps it variously."""
+def _cause(error: BaseException, outer: BaseException | None) -> Exception | None:
+    """What went wrong at the Hub, in the chain of errors that led to this one; the client wraps it variously.
+
+    The chain ends before an error that was being handled anyway: `outer`, or that an optional file is not there.
+    """
     chain = [error]
     while following := chain[-1].__cause__ or chain[-1].__context__:
-        if isinstance(following, RemoteEntryNotFoundError):
-            break  # that an optional file is not there goes before much else
+        if following is outer or isinstance(following, RemoteEntryNotFoundError):
+            break
         chain.append(following)
     for kinds in _KINDS:
         for link in chain:
@@ -92,13 +97,14 @@ def _translated(
             f"`{argument}`: {name} is {found} on the Hub that this token may {action}; check the name, and pass "
             "`token` if it is private."
         )
-    here = f"`{argument}`: {name} is no folder here, and " if action == "read" else ""
-    if isinstance(error, OfflineModeIsEnabled) or (isinstance(error, LocalEntryNotFoundError) and is_offline_mode()):
+    if not isinstance(error, HfHubHTTPError) and is_offline_mode():
+        here = f"{name} is no folder here, and " if action == "read" else ""
         return InputError(
-            f"{here}the Hub cannot be reached in offline mode; unset HF_HUB_OFFLINE to {action} it there."
+            f"`{argument}`: {here}the Hub cannot be reached in offline mode; unset HF_HUB_OFFLINE to {action} it there."
         )
     if not isinstance(error, HfHubHTTPError):
-        return HubError(f"{here}the connection to {constants.ENDPOINT} broke ({error}); check it and try again.")
+        broke = f"the connection to {constants.ENDPOINT} broke on the way to {name}"
+        return HubError(f"`{argument}`: {broke} ({error}); check it and try again.")
     status = error.response.status_code
     said = error.server_message or error.response.reason_phrase
     if status == 401:
@@ -107,4 +113,6 @@ def _translated(
     if status == 403:
         return InputError(f"`token`: it may not {action} {name} (403: {said}); pass one that has the right.")
     advice = ADVICE.get(status, "the Hub is at fault; try again later" if status >= 500 else "see what it said")
+    seconds = error.response.headers.get("Retry-After")
+    advice = advice.format(wait="a few minutes" if seconds is None else f"{seconds} seconds")
     return HubError(f"The Hub did not let us {action} {name} ({status}: {said}); {advice}.", status)

@@ -5,6 +5,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -141,6 +142,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub = hub
         super().__init__(*arguments)
 
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # the client went away
+            super().handle()
+
     def _serve(self) -> None:
         body = self._read_body()
         request = Request(self.command, urlsplit(self.path).path)
@@ -151,10 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
             injection = None
         else:
             answer = self._answer(request, body)
-        try:
-            self._send(request, answer, injection)
-        except ConnectionError:  # the client went away
-            self.close_connection = True
+        self._send(request, answer, injection)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _serve
 

@@ -1,7 +1,4 @@
 import hashlib
-import os
-import subprocess
-import sys
 import warnings
 
 import datasets
@@ -416,54 +413,6 @@ def test_errors_of_the_arguments(folder, processor, tmp_path, table):
 # the Hub
 
 
-def test_a_hub_dataset_is_loaded_whole_or_streamed(table, processor, tmp_path, monkeypatch):
-    table.to_parquet(tmp_path / "x.parquet")
-    load, calls = datasets.load_dataset, []
-
-    def from_disk(name, **arguments):
-        calls.append((name, arguments))
-        kept = {"split": "train", "streaming": arguments.get("streaming", False)}
-        return load("parquet", data_files=str(tmp_path / "x.parquet"), **kept)
-
-    monkeypatch.setattr(datasets, "load_dataset", from_disk)
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # 5 seconds after a shuffled stream
-    data = load_images("org/name", processor, split="test", revision="v1", token="t")
-    assert len(data) == 6 and data.class_names == ("red", "green", "blue")
-    assert calls == [("org/name", {"split": "test", "revision": "v1", "token": "t"})]
-    drawn = load_images("org/name", processor, limit=4, seed=3)
-    assert calls[-1][1]["streaming"] and len(drawn) == 4 and drawn.class_names == data.class_names
-    assert colours(drawn) == [list(COLOURS.values())[label] for label in drawn.labels]
-    assert load_images("org/name", processor, limit=4, seed=3).digest() == drawn.digest()
-
-
 def test_a_local_folder_goes_before_the_hub(folder, processor, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert len(load_images("pictures/red", processor)) == 4
-
-
-def test_a_hub_dataset_that_cannot_be_reached():
-    code = """
-from PIL import Image
-from types import SimpleNamespace
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from hf_invertune.data import load_images
-from hf_invertune.errors import InputError
-
-processor = SimpleNamespace(image_processor=CLIPImageProcessorPil())
-for limit in (None, 2):
-    try:
-        load_images("nobody/no-such-data", processor, limit=limit)
-    except InputError as error:
-        print(error)
-"""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    lines = done.stdout.splitlines()
-    assert done.returncode == 0 and len(lines) == 2, done.stderr
-    for line in lines:
-        assert line.startswith(
-            "`source`: nobody/no-such-data is no folder here, and as a dataset of the Hub its split"
-        )
-        assert (
-            "Couldn't reach 'nobody/no-such-data' on the Hub" in line and "`revision`, `token` and the network" in line
-        )

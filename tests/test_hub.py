@@ -7,18 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
-from hf_invertune import hub
 from hf_invertune.errors import InputError
 from hf_invertune.hub import load_clip, state_digest
 
@@ -189,57 +180,6 @@ def test_weights_that_are_not_finite(folder, value):
     weights["text_projection.weight"][3, 2] = value
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     refused("`model`: .* has NaN or infinite values in text_projection.weight", folder)
-
-
-def test_no_hub_id(hub):
-    refused(
-        "`model`: no-such-org/no-such-clip is neither a folder here nor a model on the Hub", "no-such-org/no-such-clip"
-    )
-
-
-class Response:
-    headers: dict[str, str] = {}
-    request = None
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (GatedRepoError("", response=Response()), "`model`: org/clip is gated; ask .* and pass `token`"),
-        (RevisionNotFoundError("", response=Response()), "`revision`: org/clip has no revision 'v9'"),
-        (RepositoryNotFoundError("", response=Response()), "`model`: org/clip is neither a folder here nor a model"),
-        (HFValidationError(""), "`model`: org/clip is neither a folder here nor a model"),
-        (LocalEntryNotFoundError(""), "`model`: org/clip is no folder here, and the Hub cannot be reached"),
-        (OfflineModeIsEnabled(""), "`model`: org/clip is no folder here, and the Hub cannot be reached"),
-        (ConnectionError(""), "`model`: org/clip is no folder here, and the Hub cannot be reached"),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_what_the_hub_may_answer(monkeypatch, error, message):
-    def fail(*arguments, **options):
-        raise error
-
-    monkeypatch.setattr(hub, "snapshot_download", fail)
-    refused(message, "org/clip", revision="v9")
-
-
-def test_from_the_hub(folder, monkeypatch):
-    """Asks for safetensors and configuration only, and keeps the id and the commit."""
-    asked = {}
-
-    def download(name, *, revision, token, allow_patterns):
-        asked.update(name=name, revision=revision, token=token, patterns=allow_patterns)
-        return str(folder)
-
-    monkeypatch.setattr(hub, "snapshot_download", download)
-    loaded = load_clip("org/clip", revision="main", token="secret", device="cpu")
-    assert (loaded.name, loaded.revision) == ("org/clip", "model")
-    assert asked == {
-        "name": "org/clip",
-        "revision": "main",
-        "token": "secret",
-        "patterns": ["*.json", "*.safetensors", "*.txt"],
-    }
 
 
 # The digest
