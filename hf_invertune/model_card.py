@@ -1,5 +1,6 @@
 """The model card of a cleaned model: what the Hub reads, and a page for people who know nothing of backdoors."""
 
+import json
 import re
 import shlex
 from importlib.resources import files
@@ -9,6 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined, TemplateError
 
+from . import plots
 from .errors import InputError
 from .evaluation import Metrics, Rate
 from .report import AuditReport, Measurement
@@ -70,6 +72,17 @@ def make_card(
         return ModelCard(text)
     except (OSError, UnicodeDecodeError, TemplateError, ValueError) as error:
         raise InputError(f"`card_template`: {source} cannot be filled in ({error}).") from error
+
+
+def make_charts(report: AuditReport) -> dict[str, plots.Chart]:
+    """The card's pictures by file name: the rates before and after, and how far ahead the suspect is."""
+    scan = report.scan
+    evidence = max(scan.evidence, key=lambda family: family.lead)
+    again = {family.family: family for family in report.verification.evidence} if report.verification else {}
+    charts = {"scores": plots.family_scores(scan, evidence, again.get(evidence.family))}
+    if any(measurement.after for measurement in report.measurements):
+        charts = {"before_after": plots.rates(report.measurements), **charts}
+    return charts
 
 
 def plain(text: object) -> str:
@@ -206,5 +219,9 @@ def _side(metrics: Metrics | None, key: str) -> dict[str, float] | None:
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": str(value)}
+        flat |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value if isinstance(value, str) else json.dumps(value)}
+        )
     return flat

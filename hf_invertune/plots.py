@@ -9,6 +9,7 @@ import re
 import warnings
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from math import ceil, isfinite
 from typing import Any
@@ -55,7 +56,41 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def label_shift(scan: ScanResult) -> str:
+@dataclass
+class Chart:
+    """A drawn figure and what it shows, in words."""
+
+    figure: Figure
+    description: str
+
+    def svg(self) -> str:
+        """An `<svg>` for the body of a page: described, of no fixed size, with no name that it shares with another."""
+        buffer = io.StringIO()
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        salted = matplotlib.rc_context({**STYLE, "svg.hashsalt": self.description})
+        with salted, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's own fonts draw the text
+            self.figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+        svg = buffer.getvalue()
+        box, body = re.search(r'viewBox="([^"]*)"', svg), svg[svg.index(">", svg.index("<svg")) + 1 :]
+        assert box is not None
+        body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
+        used = set(re.findall(r"#([\w.]+)", body))
+        body = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", body)
+        for name, colour in COLOURS.items():
+            body = body.replace(colour, f"var(--{name}, {colour})")
+        return f'<svg role="img" aria-label="{escape(self.description)}" viewBox="{box[1]}">{body}'
+
+    def png(self) -> bytes:
+        """A picture on white, for pages that show no SVG of others; the same bytes each time."""
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            self.figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+        return buffer.getvalue()
+
+
+def label_shift(scan: ScanResult) -> Chart:
     """P_adv - P_clean of each simulation over the labels, the strongest on top."""
     shifts = {simulation.kind: simulation.shift for simulation in scan.simulations}
     strength = [max(abs(shift[k]) for shift in shifts.values()) for k in range(len(scan.class_names))]
@@ -70,10 +105,12 @@ def label_shift(scan: ScanResult) -> str:
         axes.set_xlabel("P_adv − P_clean, percentage points")
         figure.legend(loc="outside upper left", ncols=2)
         first = scan.class_names[shown[0]]
-        return _svg(figure, f"Label shift under {' and '.join(shifts)} perturbations. The strongest label is {first}.")
+        return Chart(
+            figure, f"Label shift under {' and '.join(shifts)} perturbations. The strongest label is {first}."
+        )
 
 
-def family_scores(scan: ScanResult, evidence: FamilyEvidence, after: FamilyEvidence | None = None) -> str:
+def family_scores(scan: ScanResult, evidence: FamilyEvidence, after: FamilyEvidence | None = None) -> Chart:
     """Objective of each label with its robust z, the lowest on top; the scores of a second scan as dots."""
     shown = sorted(evidence.scores, key=evidence.scores.__getitem__)[:MOST]
     rows = range(len(shown))
@@ -93,14 +130,14 @@ def family_scores(scan: ScanResult, evidence: FamilyEvidence, after: FamilyEvide
             figure.legend(loc="outside upper left")
         axes.set_xlim(left=0)
         axes.set_xlabel("objective of the inversion (lower: easier to reach)")
-        return _svg(
+        return Chart(
             figure,
             f"Scores of the {evidence.family} family. {scan.class_names[suspect]} has a score of "
             f"{evidence.scores[suspect]:.2f} and a z of {evidence.z_scores[suspect]:.1f}.",
         )
 
 
-def layer_scores(critical: CriticalNeurons) -> str:
+def layer_scores(critical: CriticalNeurons) -> Chart:
     """Score of each vision layer; the critical ones stand out, with the number of their critical neurons."""
     scores = critical.layer_scores
     with matplotlib.rc_context(STYLE):
@@ -122,10 +159,10 @@ def layer_scores(critical: CriticalNeurons) -> str:
         axes.set_xlabel("vision layer")
         axes.set_ylabel("relative change")
         counts = ", ".join(f"layer {k} with {len(critical.neurons[k])} neurons" for k in critical.layers)
-        return _svg(figure, f"Change of each layer's mean activation under the trigger. Critical: {counts}.")
+        return Chart(figure, f"Change of each layer's mean activation under the trigger. Critical: {counts}.")
 
 
-def rates(measurements: Sequence[Measurement]) -> str:
+def rates(measurements: Sequence[Measurement]) -> Chart:
     """CA (or agreement) and each trigger's ASR, before and after, with whiskers for the 95 % interval."""
     top = measurements[0]
     rows = [(key.replace("_", " "), top, key) for key in ("clean_accuracy", "agreement")]
@@ -144,7 +181,7 @@ def rates(measurements: Sequence[Measurement]) -> str:
         axes.set_xlabel("share of the held-out pictures, %, with 95 % interval")
         if axes.get_legend_handles_labels()[0]:
             figure.legend(loc="outside upper left", ncols=2)
-        return _svg(figure, "Clean accuracy and attack success rate before and after; the numbers are in the tables.")
+        return Chart(figure, "Clean accuracy and attack success rate before and after; the numbers are in the tables.")
 
 
 def panels(training: Sequence[dict[str, float]]) -> list[tuple[list[str], int]]:
@@ -155,7 +192,7 @@ def panels(training: Sequence[dict[str, float]]) -> list[tuple[list[str], int]]:
     return [(names, scale) for names, scale in ((losses, 1), (shares, 100)) if names]
 
 
-def training_curves(training: Sequence[dict[str, float]]) -> str:
+def training_curves(training: Sequence[dict[str, float]]) -> Chart:
     """The loss and its terms over the steps and, beneath, the shares that were evaluated on the way."""
     shown = panels(training)
     with matplotlib.rc_context(STYLE):
@@ -185,7 +222,7 @@ def training_curves(training: Sequence[dict[str, float]]) -> str:
             axes.legend(fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), columnspacing=1.2)
         grid[-1].set_xlabel("step")
         drawn = ", ".join(name.replace("_", " ") for names, _ in shown for name in names)
-        return _svg(figure, f"Curves over the training steps: {drawn}.")
+        return Chart(figure, f"Curves over the training steps: {drawn}.")
 
 
 def picture(pixels: Tensor, size: int = 224) -> str:
@@ -230,21 +267,3 @@ def _rows(
     for text, label in zip(axes.get_yticklabels(), labels, strict=False):
         text.set_fontweight("bold" if label == suspect else "normal")
     return figure, axes
-
-
-def _svg(figure: Figure, description: str) -> str:
-    """The figure as an `<svg>` for the body of a page: described, no fixed size, no name it shares with another one."""
-    buffer = io.StringIO()
-    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with matplotlib.rc_context({"svg.hashsalt": description}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the page's own fonts draw the text
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    svg = buffer.getvalue()
-    box, body = re.search(r'viewBox="([^"]*)"', svg), svg[svg.index(">", svg.index("<svg")) + 1 :]
-    assert box is not None
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w.]+)", body))
-    body = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", body)
-    for name, colour in COLOURS.items():
-        body = body.replace(colour, f"var(--{name}, {colour})")
-    return f'<svg role="img" aria-label="{escape(description)}" viewBox="{box[1]}">{body}'

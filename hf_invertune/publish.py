@@ -3,7 +3,7 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,7 +18,7 @@ from .errors import HubError, InputError
 from .hub import state_digest
 from .hub_errors import hub_errors
 from .leaks import find_leaks
-from .model_card import make_card
+from .model_card import make_card, make_charts
 from .report import AuditReport
 
 
@@ -104,7 +104,8 @@ def publish(
     with tempfile.TemporaryDirectory() as beside:
         stage = Path(beside)
         _assemble(stage, folder, report, repo_id, adapter, include_trigger, license, card_template)
-        public = (repo_id, report.model.name, report.data.source, *report.scan.class_names)
+        public = [repo_id, *report.scan.class_names]
+        public += [report.model.name] * report.model.on_hub + [report.data.source] * report.data.on_hub
         leaks = find_leaks(stage, token=token, public=public)
         if leaks:
             raise InputError(
@@ -156,7 +157,11 @@ def _assemble(
             shutil.copyfile(path, stage / path.name)
     published = report.published(include_trigger=include_trigger)
     published.save(stage / "audit")
-    card = make_card(published, repo_id, adapter=adapter, license=license, template=card_template)
+    pictures = {}
+    for name, chart in make_charts(published).items():
+        (stage / "audit" / f"{name}.png").write_bytes(chart.png())
+        pictures[f"audit/{name}.png"] = chart.description
+    card = make_card(published, repo_id, adapter=adapter, license=license, pictures=pictures, template=card_template)
     (stage / "README.md").write_text(str(card), encoding="utf-8")
 
 
@@ -181,27 +186,37 @@ def _commit(
 @contextmanager
 def _place(api: HfApi, repo_id: str, private: bool | None, revision: str | None) -> Iterator[str]:
     """The commit that `repo_id` stands at; repository and branch are made, and taken back when the push fails."""
-    made = not api.repo_exists(repo_id)
-    branch = None
-    if made:
-        api.create_repo(repo_id, private=private)
+    undo: list[Callable[[], None]] = []
     try:
+        if not api.repo_exists(repo_id):
+            undo.append(lambda: _delete_empty(api, repo_id))
+            api.create_repo(repo_id, private=private)
         if revision and not revision.startswith("refs/") and not api.revision_exists(repo_id, revision):
-            api.create_branch(repo_id, branch=revision)
-            branch = revision
+            start = api.model_info(repo_id).sha
+            undo.append(lambda: _delete_branch(api, repo_id, revision, start))
+            api.create_branch(repo_id, branch=revision, revision=start)
         head = api.model_info(repo_id, revision=revision).sha
         assert head is not None
         yield head
     except BaseException as error:
         try:
-            if made:
-                api.delete_repo(repo_id)
-            elif branch:
-                api.delete_branch(repo_id, branch=branch)
-        except (HfHubHTTPError, OSError, HTTPError) as second:
-            what = "the empty repository" if made else f"the branch {branch!r}"
+            for step in reversed(undo):
+                step()
+        except (HfHubHTTPError, HTTPError, OSError) as second:
             raise HubError(
-                f"The push to {repo_id} failed ({error}), and {what} that it made could not be deleted ({second}); "
-                "delete it on its page."
+                f"The push to {repo_id} failed ({error}), and what it had made there could not be looked after "
+                f"({second}); an empty repository or branch may be left."
             ) from error
         raise
+
+
+def _delete_empty(api: HfApi, repo_id: str) -> None:
+    """Delete a repository that nothing was pushed to, if it is there: never one that holds anything."""
+    if api.repo_exists(repo_id) and set(api.list_repo_files(repo_id)) <= {".gitattributes"}:
+        api.delete_repo(repo_id)
+
+
+def _delete_branch(api: HfApi, repo_id: str, branch: str, start: str | None) -> None:
+    """Delete a branch that still stands where it was made, if it is there."""
+    if api.revision_exists(repo_id, branch) and api.model_info(repo_id, revision=branch).sha == start:
+        api.delete_branch(repo_id, branch=branch)

@@ -179,16 +179,16 @@ def charts(report: AuditReport) -> Iterator[tuple[str, str]]:
     """The charts that the report has data for."""
     scan, second = report.scan, report.verification
     if scan.simulations:
-        yield "shift", plots.label_shift(scan)
+        yield "shift", plots.label_shift(scan).svg()
     again = {evidence.family: evidence for evidence in second.evidence} if second is not None else {}
     for evidence in scan.evidence:
-        yield evidence.family, plots.family_scores(scan, evidence, again.get(evidence.family))
+        yield evidence.family, plots.family_scores(scan, evidence, again.get(evidence.family)).svg()
     if report.critical is not None:
-        yield "layers", plots.layer_scores(report.critical)
+        yield "layers", plots.layer_scores(report.critical).svg()
     if any(measurement.after is not None for measurement in report.measurements):
-        yield "rates", plots.rates(report.measurements)
+        yield "rates", plots.rates(report.measurements).svg()
     if plots.panels(report.training):
-        yield "training", plots.training_curves(report.training)
+        yield "training", plots.training_curves(report.training).svg()
 
 
 def percent(rate: Rate | None) -> str:

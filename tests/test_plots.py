@@ -43,37 +43,37 @@ def scan():
 
 
 def test_label_shift_shows_the_strongest_labels(scan):
-    shown = [text for text in texts(label_shift(scan)) if text.startswith(("label", "a $b$"))]
+    shown = [text for text in texts(label_shift(scan).svg()) if text.startswith(("label", "a $b$"))]
     assert len(shown) == 20
     assert shown[:2] == ["a $b$ &amp; &lt;c&gt;", "label 199"]
 
 
 def test_family_scores_show_the_cheapest_labels_and_their_z(scan):
-    svg = family_scores(scan, scan.evidence[0])
+    svg = family_scores(scan, scan.evidence[0]).svg()
     assert [text for text in texts(svg) if text.startswith("label")] == [f"label {k}" for k in range(199, 179, -1)]
     assert f"−{-scan.evidence[0].z_scores[199]:.1f}" in texts(svg)
     assert "second scan" not in svg
-    assert "second scan" in family_scores(scan, scan.evidence[0], scan.evidence[0])
+    assert "second scan" in family_scores(scan, scan.evidence[0], scan.evidence[0]).svg()
 
 
 def test_layer_scores_count_the_critical_neurons():
-    assert "17" in texts(layer_scores(CriticalNeurons([0.1, 0.2, 0.9], {2: list(range(17))}, 64)))
+    assert "17" in texts(layer_scores(CriticalNeurons([0.1, 0.2, 0.9], {2: list(range(17))}, 64)).svg())
 
 
 def test_rates_of_a_model_without_labels():
     metrics = Metrics(agreement=Rate(9, 10), attack_success_rate=Rate(0, 0))
-    shown = texts(rates([Measurement("mine", metrics, metrics)]))
+    shown = texts(rates([Measurement("mine", metrics, metrics)]).svg())
     assert "agreement" in shown and "ASR, mine" in shown and "clean accuracy" not in shown
 
 
 def test_training_curves_draw_what_there_is():
-    curves = training_curves([{"step": 1, "loss": 2.0, "learning_rate": 0.1}, {"step": 2, "loss": float("nan")}])
+    curves = training_curves([{"step": 1, "loss": 2.0, "learning_rate": 0.1}, {"step": 2, "loss": float("nan")}]).svg()
     assert "loss" in texts(curves) and "share, %" not in curves and "learning rate" not in curves
 
 
 def test_charts_are_the_same_each_time_and_take_the_colours_of_the_page(scan):
-    svg = label_shift(scan)
-    assert svg == label_shift(scan)
+    svg = label_shift(scan).svg()
+    assert svg == label_shift(scan).svg()
     assert "var(--accent, #3f7fd0)" in svg
     assert not re.search(r"(fill|stroke): #", svg)
     assert "http" not in svg and svg.startswith("<svg ") and svg.rstrip().endswith("</svg>")
@@ -99,3 +99,11 @@ def test_trigger_pictures_say_what_they_are():
         ("pattern × mask", 51),
     ]
     assert list(trigger_pictures(PatchTrigger(torch.zeros(3, 2, 2), 0, 0))) == ["patch"]
+
+
+def test_a_picture_for_the_card(scan):
+    chart = label_shift(scan)
+    picture = Image.open(io.BytesIO(chart.png()))
+    assert picture.format == "PNG" and picture.width > 700
+    assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    assert label_shift(scan).png() == chart.png() == chart.png()
