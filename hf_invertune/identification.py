@@ -59,8 +59,8 @@ class ScanConfig:
     finalists: int = 12
     rivals: int = 3
     kinship: float = 0.25
-    suspicious: dict[str, float] = field(default_factory=lambda: {"masked": 1.0, "additive": 1.0})
-    quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.85, "additive": 0.85})
+    suspicious: dict[str, float] = field(default_factory=lambda: {"masked": 0.8, "additive": 0.8})
+    quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.7, "additive": 0.7})
     seed: int = 0
 
     def __post_init__(self) -> None:
