@@ -69,7 +69,7 @@ def load_clip(
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise InputError(f"`model`: the config.json of {name_or_path} cannot be used ({reason}).") from error
     if not isinstance(config, CLIPConfig):
         raise InputError(
@@ -191,6 +191,6 @@ def _load_processor(folder: Path, source: str) -> CLIPProcessor:
         processor = CLIPProcessor.from_pretrained(folder, trust_remote_code=False)  # or it asks at the terminal
         processor.image_processor = CLIPImageProcessorPil.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0]
         raise InputError(f"`processor`: that of {source} cannot be used ({reason}).") from error
     return processor

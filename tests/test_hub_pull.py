@@ -12,12 +12,14 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from loopback_hub import OWNER, READER, STRANGER
 from PIL import Image
 
 from hf_invertune.data import load_images
 from hf_invertune.errors import HubError, InputError
 from hf_invertune.hub import load_clip, state_digest
+from hf_invertune.hub_errors import hub_errors
 
 
 @pytest.fixture(scope="module")
@@ -323,6 +325,24 @@ def test_no_hub(hub, monkeypatch):
         pull()
 
 
+def test_errors_that_are_not_the_hubs_pass(hub):
+    with pytest.raises(HfHubHTTPError) as before:
+        huggingface_hub.model_info("org/clip", token="hf_wrong")
+    for error in (OSError(28, "No space left on device"), ValueError("no number")):
+        try:
+            raise before.value
+        except OSError:  # what went before is no part of it
+            with pytest.raises(type(error)) as caught, hub_errors("org/clip", argument="model"):
+                raise error  # noqa: B904
+        assert caught.value is error
+    hub.put("org/clip", {"config.json": b"{}"})
+    with pytest.raises(ValueError, match="no number"), hub_errors("org/clip", argument="model"):
+        try:
+            huggingface_hub.hf_hub_download("org/clip", "optional.json")
+        except EntryNotFoundError:
+            raise ValueError("no number")  # noqa: B904
+
+
 # Datasets
 
 
@@ -387,6 +407,17 @@ def test_a_dataset_at_a_revision(hub, processor, limit):
     assert new.selection["revision"] != first and new.digest() != old.digest()
     with pytest.raises(InputError, match="`revision`: org/data has no revision 'v9'"):
         load_images("org/data", processor, limit=limit, revision="v9")
+
+
+def test_the_cache_stands_in_for_no_other_commit(hub, processor):
+    old, _ = put_shards(hub, 1, size=6)
+    load_images("org/data", processor)
+    new, _ = put_shards(hub, 2, size=6)
+    hub.fail(lambda request: "/resolve/" in request.path, 500, times=None)
+    with pytest.raises(
+        InputError, match=f"`revision`: org/data cannot be had at {new} now, .* the cache has it at {old}"
+    ):
+        load_images("org/data", processor)
 
 
 @pytest.mark.parametrize("limit", [None, 5])
