@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from inspect import Parameter, signature
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from . import cli_report
 from .console import as_numbers, make_table, metrics_table, print_result, quietly, verdict_line
 from .errors import HubError, InputError
 from .output_folder import claim, write_whole
@@ -37,6 +38,7 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 [bold]  3[/bold]  scan: backdoor found
 [bold]  4[/bold]  remove, demo: the cleaning did not reach the bar
 [bold]  5[/bold]  the scan was inconclusive, so nothing was changed
+[bold]  6[/bold]  report verify: a claim does not hold
 [bold]  7[/bold]  the Hub did not do what it was asked; nothing changed there
 [bold]130[/bold]  interrupted
 """
@@ -77,6 +79,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(cli_report.app, name="report")
 
 
 def main() -> None:
@@ -210,6 +214,9 @@ def remove(
     force: Annotated[bool, _option("Clean, whatever the scan concludes.", "--force")] = False,
     trigger: TriggerFile = None,
     max_steps: Annotated[int | None, _option("Updates of the tuning.", min=1)] = None,
+    report_to: Annotated[
+        list[str] | None, _option("Tracker to follow the run, e.g. tensorboard; once for each.")
+    ] = None,
     resume: Annotated[bool, _option("Go on from the last checkpoint.", "--resume")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -224,7 +231,7 @@ def remove(
 
         known = Trigger.load(trigger) if trigger else None
         config = RemovalConfig.seeded(source.seed)
-        config.max_steps = max_steps or config.max_steps
+        config = replace(config, max_steps=max_steps or config.max_steps, report_to=report_to or config.report_to)
         remover, data = source.load(target)
         result = remover.remove(
             data, target=target, force=force, output_dir=output_dir, resume=resume, trigger=known, config=config

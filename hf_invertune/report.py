@@ -107,6 +107,7 @@ class DataIdentity:
     def on_hub(self) -> bool:
         """Whether `source` is the id of a dataset on the Hub."""
         return "split" in self.selection
+
     held_out_sha256: str | None = None
 
 
@@ -225,23 +226,23 @@ class AuditReport(Saved):
             return report
         report.trigger, report.examples, report.trigger_withheld = None, None, True
         report.data.skipped = [_reason(skipped) for skipped in report.data.skipped]
-        bare: AuditReport = _without_pixels(report)
+        bare: AuditReport = without_pixels(report)
         return bare
 
     def _trigger_digest(self) -> str | None:
         return self.trigger_sha256 if self.trigger is None else self.trigger.digest()
 
 
-def _without_pixels(value: Any) -> Any:
+def without_pixels(value: Any) -> Any:
     """`value` with the outline of every trigger in it: its place and size, and nothing of its pattern."""
     if isinstance(value, Trigger):
         scalars = {name: getattr(value, name) for name in value.scalars}
         return type(value)(**{name: _outline(name, tensor) for name, tensor in value.named_buffers()}, **scalars)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _without_pixels(getattr(value, f.name)) for f in fields(value)})
+        return replace(value, **{f.name: without_pixels(getattr(value, f.name)) for f in fields(value)})
     if isinstance(value, dict):
-        return {key: _without_pixels(item) for key, item in value.items()}
-    return [_without_pixels(item) for item in value] if isinstance(value, list) else value
+        return {key: without_pixels(item) for key, item in value.items()}
+    return [without_pixels(item) for item in value] if isinstance(value, list) else value
 
 
 def _outline(name: str, tensor: Tensor) -> Tensor:

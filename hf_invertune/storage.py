@@ -70,6 +70,12 @@ class Saved:
         """Write this result into `folder`."""
         self._write(Path(folder))
 
+    def tensor_names(self) -> set[str]:
+        """The names of the tensors in `<name>.safetensors`."""
+        tensors: dict[str, Any] = {}
+        _pack(self, "", tensors)
+        return set(tensors)
+
     def _write(self, folder: Path) -> list[str]:
         """Write this result into `folder`; the names of the files."""
         from safetensors.torch import save
@@ -180,7 +186,12 @@ def _unpack(kind: Any, value: Any, tensors: dict[str, Any], folder: Path) -> Any
     return kind(value) if issubclass(kind, enum.Enum) else _checked(value, kind)
 
 
-def _checked(value: Any, kind: type) -> Any:
+def _checked(value: Any, kind: Any) -> Any:
+    """`value`, when it is of that kind: an integer of 64 bits, text that UTF-8 can hold."""
     if kind is not Any and type(value) is not kind:
         raise ValueError(f"{value!r:.40} is no {kind.__name__}")
+    if kind is int and abs(value) >= 2**63:
+        raise ValueError("an integer is too large")
+    if kind is str:
+        value.encode()  # a lone surrogate raises a ValueError
     return value

@@ -7,7 +7,7 @@ import torch
 from hf_invertune.arguments import RemovalConfig
 from hf_invertune.audit import missed_bars
 from hf_invertune.evaluation import Metrics, Rate
-from hf_invertune.identification import FamilyEvidence, ScanResult, Simulation, Verdict, robust_z
+from hf_invertune.identification import FamilyEvidence, ScanConfig, ScanResult, Simulation, Verdict, robust_z
 from hf_invertune.inversion import InvertedTrigger
 from hf_invertune.localization import CriticalNeurons
 from hf_invertune.report import AuditReport, DataIdentity, Examples, Measurement, ModelIdentity
@@ -26,7 +26,8 @@ CASES = {
     "cleaned": ("cleaned", Verdict.BACKDOORED),
     "not cleaned": ("not cleaned", Verdict.BACKDOORED),
 }
-LEADS = {Verdict.BACKDOORED: 5.0, Verdict.INCONCLUSIVE: 0.7, Verdict.CLEAN: 0.01}
+MIDDLE = (ScanConfig().quiet["masked"] + ScanConfig().suspicious["masked"]) / 2
+LEADS = {Verdict.BACKDOORED: 5.0, Verdict.INCONCLUSIVE: MIDDLE, Verdict.CLEAN: 0.01}
 
 
 def make_triggers(generator, names, objective=1.5):
