@@ -386,11 +386,18 @@ def test_removal_that_misses_the_bar(flat, few, tmp_path, monkeypatch):
     images = ["--images", str(flat), "--class-names", few, "--limit", "96", "--target", "red circle"]
     out = tmp_path / "out"
     command = ["remove", str(VICTIMS / "poisoned"), *images, "--output-dir", str(out), "--max-steps", "1"]
-    outcome = run_here(*command)
+    outcome = run_here(*command, "--report-to", "none")
     assert outcome.exit_code == 4, outcome.output
     assert "The bar was missed." in outcome.stdout and "towards 'red circle': not cleaned" in outcome.stdout
-    assert json.loads((out / "audit" / "report.json").read_text())["settings"]["max_steps"] == 1
+    settings = json.loads((out / "audit" / "report.json").read_text())["settings"]
+    assert (settings["max_steps"], settings["report_to"]) == (1, ["none"])
     assert (out / "audit" / "trigger.safetensors").is_file() and (out / "model" / "model.safetensors").is_file()
+
+
+def test_unknown_tracker(tmp_path):
+    trackers = ("--report-to", "none", "--report-to", "nowhere")
+    out = ("--output-dir", tmp_path / "out")
+    fails_here("^error: --report-to: got nowhere;", "remove", "model", "--images", "i", *out, *trackers)
 
 
 def test_evaluate(pictures, trigger):
