@@ -108,7 +108,7 @@ def reproduction(report: AuditReport) -> str | None:
         if key in report.data.selection:
             words += [option, str(report.data.selection[key])]
     names = report.scan.class_names
-    if not any("," in name for name in names) and len(names) <= FEW:
+    if len(names) <= FEW and all(name.isprintable() and not set(",`") & set(name) for name in names):
         words += ["--class-names", ",".join(names)]
     elif not report.data.labelled:
         words += ["--class-names", "class_names.txt"]
@@ -149,7 +149,7 @@ def _figures(measurement: Measurement, metrics: Metrics | None, first: bool) -> 
     if first:
         figures.insert(0, ("agreement", "agreement", "Agreement with the original model"))
         figures.insert(0, ("clean_accuracy", "accuracy", "Clean accuracy (CA)"))
-    return [figure for figure in figures if getattr(metrics, figure[0]) is not None]
+    return [figure for figure in figures if (rate := getattr(metrics, figure[0])) is not None and rate.count]
 
 
 def _variables(report: AuditReport, repo_id: str, adapter: bool) -> dict[str, Any]:
