@@ -237,6 +237,25 @@ def test_removal_in_tensorboard(tiny, tmp_path):
     assert not [name for entry in report.training for name in entry if "/" in name]
 
 
+def test_removal_in_trackio(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv(
+        "TRACKIO_DIR", str(tmp_path / "trackio")
+    )  # read when trackio is imported, here for the first time
+    pytest.importorskip("trackio")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    config = removal_config(report_to="trackio")
+    report = BackdoorRemover(tiny).remove(pictures(32), config=config).report
+    assert (tmp_path / "trackio").is_dir()
+    (run,) = SQLiteStorage.get_run_records("huggingface")
+    found = {}
+    for entry in SQLiteStorage.get_logs("huggingface", run["name"], run_id=run["id"]):
+        found |= entry
+    for name, value in (scan_figures(report.scan) | audit_figures(report)).items():
+        assert found[shown(name)] == pytest.approx(value), name
+    assert {"train/inversion/triggers", "train/localization/neurons", "train/epoch"} <= found.keys()
+
+
 def test_resumed_removal_tells_all_stages_again(tiny_folder, tmp_path, monkeypatch):
     """A removal that was interrupted in its second scan has no step left to train."""
     pytest.importorskip("tensorboard")
