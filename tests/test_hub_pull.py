@@ -236,7 +236,8 @@ ELSEWHERE = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["
 )
 def test_code_of_the_models_own_does_not_run(hub, files, trace, monkeypatch, changes, message):
     own = OWN.format(trace=str(trace)).encode()
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))  # whoever is asked says yes
+    user = io.StringIO("y\n" * 9)
+    monkeypatch.setattr("sys.stdin", user)
     changed = {
         name: json.dumps(json.loads(files.get(name, b"{}")) | change).encode() for name, change in changes.items()
     }
@@ -249,7 +250,7 @@ def test_code_of_the_models_own_does_not_run(hub, files, trace, monkeypatch, cha
     else:
         refused(message)
     assert not [request for request in hub.log if request.path.endswith(".py") or "evil" in request.path]
-    assert not trace.exists()
+    assert not trace.exists() and user.tell() == 0  # nobody was asked to trust it
 
 
 # Faults
