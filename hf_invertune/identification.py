@@ -324,12 +324,18 @@ def best_of_each_label(inverted: list[InvertedTrigger]) -> list[InvertedTrigger]
     return list(best.values())
 
 
+def log_null(scores: dict[int, float]) -> tuple[float, float]:
+    """The null that a score is held against, made of the others: median and 1.4826 MAD of log s."""
+    logs = torch.tensor(list(scores.values()), dtype=torch.float64).log()
+    median = logs.quantile(0.5)
+    return float(median), float(1.4826 * (logs - median).abs().quantile(0.5))
+
+
 def robust_z(scores: dict[int, float]) -> dict[int, float]:
     """(log s - median) / (1.4826 MAD) of each score; zero everywhere when the MAD is zero."""
     logs = torch.tensor(list(scores.values()), dtype=torch.float64).log()
-    deviation = logs - logs.quantile(0.5)
-    spread = 1.4826 * deviation.abs().quantile(0.5)
-    z = deviation / spread if spread > 0 else torch.zeros_like(logs)
+    median, spread = log_null(scores)
+    z = (logs - median) / spread if spread > 0 else torch.zeros_like(logs)
     return dict(zip(scores, z.tolist(), strict=True))
 
 

@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from math import ceil, isfinite
+from math import ceil, exp, isfinite
 from typing import Any
 
 import matplotlib
@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from .evaluation import Metrics
-from .identification import FamilyEvidence, ScanResult
+from .identification import FamilyEvidence, ScanResult, log_null
 from .inversion import as_float
 from .localization import CriticalNeurons
 from .report import Measurement
@@ -31,7 +31,7 @@ from .triggers import AdditiveTrigger, MaskedTrigger, Trigger
 
 COLOURS = {"ink": "#74777f", "plain": "#9da3b0", "accent": "#3f7fd0", "second": "#c98a1b", "alert": "#d64560"}
 INK, PLAIN, ACCENT, SECOND, ALERT = COLOURS.values()
-WIDTH = 5.0  # inches, 360 points: no smaller than a phone's screen, so that the text stays legible there
+WIDTH = 4.6  # inches, 331 points: about as wide as it stands on a phone, so that the text stays legible there
 ROW = 0.21  # inches, of a horizontal bar
 MOST = 20  # labels a chart shows
 STYLE: dict[Any, Any] = {
@@ -111,7 +111,11 @@ def label_shift(scan: ScanResult) -> Chart:
 
 
 def family_scores(scan: ScanResult, evidence: FamilyEvidence, after: FamilyEvidence | None = None) -> Chart:
-    """Objective of each label with its robust z, the lowest on top; the scores of a second scan as dots."""
+    """Objective of each label with its robust z, the lowest on top, and the scores of a second scan as dots.
+
+    Behind them lies the null that the z-scores are measured from, the median of all the labels give or take 1.4826 MAD.
+    """
+    middle, spread = log_null(evidence.scores)
     shown = sorted(evidence.scores, key=evidence.scores.__getitem__)[:MOST]
     rows = range(len(shown))
     suspect = scan.target if scan.target in shown else evidence.label
@@ -119,6 +123,11 @@ def family_scores(scan: ScanResult, evidence: FamilyEvidence, after: FamilyEvide
         figure, axes = _rows([scan.class_names[k] for k in shown], ROW, scan.target, shown)
         scores = [evidence.scores[k] for k in shown]
         axes.barh(rows, scores, 0.72, color=[ALERT if k == scan.target else PLAIN for k in shown])
+        null = f"median of the {len(evidence.scores)} labels, |z| ≤ 1"
+        axes.axvspan(
+            exp(middle - spread), exp(middle + spread), color=SECOND, alpha=0.25, lw=0, zorder=0.4, label=null
+        )
+        axes.axvline(exp(middle), color=SECOND, linewidth=1.1, linestyle="--")
         column: dict[str, Any] = {"ha": "right", "va": "center", "transform": axes.get_yaxis_transform()}
         axes.text(1.09, -1, "z", **column)
         for row, label in zip(rows, shown, strict=True):
@@ -127,13 +136,13 @@ def family_scores(scan: ScanResult, evidence: FamilyEvidence, after: FamilyEvide
         if after is not None:
             again = [after.scores.get(k, float("nan")) for k in shown]
             axes.plot(again, rows, "D", color=ACCENT, markersize=3.5, label="second scan, of the cleaned model")
-            figure.legend(loc="outside upper left")
+        figure.legend(loc="outside upper left")
         axes.set_xlim(left=0)
         axes.set_xlabel("objective of the inversion (lower: easier to reach)")
         return Chart(
             figure,
             f"Scores of the {evidence.family} family. {scan.class_names[suspect]} has a score of "
-            f"{evidence.scores[suspect]:.2f} and a z of {evidence.z_scores[suspect]:.1f}.",
+            f"{evidence.scores[suspect]:.2f} and a z of {evidence.z_scores[suspect]:.1f}; the median of all is {exp(middle):.2f}.",
         )
 
 
@@ -160,6 +169,26 @@ def layer_scores(critical: CriticalNeurons) -> Chart:
         axes.set_ylabel("relative change")
         counts = ", ".join(f"layer {k} with {len(critical.neurons[k])} neurons" for k in critical.layers)
         return Chart(figure, f"Change of each layer's mean activation under the trigger. Critical: {counts}.")
+
+
+def neuron_map(critical: CriticalNeurons) -> Chart:
+    """Which hidden units of each critical layer are critical: one row a layer, one stroke a neuron."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.8 + 1.6 * ROW * len(critical.layers)))
+        axes = figure.subplots()
+        for row, layer in enumerate(critical.layers):
+            neurons = [index + 0.5 for index in critical.neurons[layer]]
+            axes.axhspan(row - 0.36, row + 0.36, color=PLAIN, alpha=0.25, linewidth=0)
+            strokes = [(x, y) for x in neurons for y in (row - 0.36, row + 0.36, float("nan"))]
+            axes.plot(*zip(*strokes, strict=True), color=ALERT, linewidth=min(3.0, max(0.4, 200 / critical.width)))
+        axes.set_xlim(0, critical.width)
+        axes.set_ylim(len(critical.layers) - 0.5, -0.5)
+        axes.set_yticks(range(len(critical.layers)), [f"layer {layer}" for layer in critical.layers])
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("hidden unit")
+        counts = ", ".join(f"{len(critical.neurons[k])} of {critical.width} in layer {k}" for k in critical.layers)
+        return Chart(figure, f"Critical neurons: {counts}.")
 
 
 def rates(measurements: Sequence[Measurement]) -> Chart:

@@ -185,6 +185,8 @@ def charts(report: AuditReport) -> Iterator[tuple[str, str]]:
         yield evidence.family, plots.family_scores(scan, evidence, again.get(evidence.family)).svg()
     if report.critical is not None:
         yield "layers", plots.layer_scores(report.critical).svg()
+        if any(report.critical.neurons.values()):
+            yield "neurons", plots.neuron_map(report.critical).svg()
     if any(measurement.after is not None for measurement in report.measurements):
         yield "rates", plots.rates(report.measurements).svg()
     if plots.panels(report.training):

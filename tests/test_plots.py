@@ -14,6 +14,7 @@ from hf_invertune.plots import (
     family_scores,
     label_shift,
     layer_scores,
+    neuron_map,
     picture,
     rates,
     training_curves,
@@ -60,6 +61,25 @@ def test_layer_scores_count_the_critical_neurons():
     assert "17" in texts(layer_scores(CriticalNeurons([0.1, 0.2, 0.9], {2: list(range(17))}, 64)).svg())
 
 
+def test_neuron_map_has_a_row_a_critical_layer_and_a_stroke_a_neuron():
+    svg = neuron_map(CriticalNeurons([0.1, 0.8, 0.9], {2: [0, 7, 63], 1: [5]}, 64)).svg()
+    assert [text for text in texts(svg) if text.startswith("layer")] == ["layer 1", "layer 2"]
+    assert "3 of 64 in layer 2" in svg
+    strokes = re.findall(r'd="((?:M [\d. ]+\s+L [\d. ]+\s*)+)"', svg)
+    assert [path.count("M") for path in strokes if path.count("M") == path.count("L")].count(3) == 1
+
+
+def test_family_scores_show_the_null_that_z_is_measured_from(scan):
+    chart = family_scores(scan, scan.evidence[0])
+    median = float(torch.tensor(list(scan.evidence[0].scores.values())).log().quantile(0.5).exp())
+    (axes,) = chart.figure.axes
+    assert "median of the 50 labels, |z| ≤ 1" in texts(chart.svg())
+    assert [line.get_xdata()[0] for line in axes.lines] == [pytest.approx(median)]
+    low, high = axes.patches[-1].get_extents().transformed(axes.transData.inverted()).intervalx
+    z = robust_z({0: low, 1: high, **{k + 2: s for k, s in scan.evidence[0].scores.items()}})
+    assert (z[0], z[1]) == (pytest.approx(-1, abs=0.05), pytest.approx(1, abs=0.05))
+
+
 def test_rates_of_a_model_without_labels():
     metrics = Metrics(agreement=Rate(9, 10), attack_success_rate=Rate(0, 0))
     shown = texts(rates([Measurement("mine", metrics, metrics)]).svg())
@@ -104,6 +124,6 @@ def test_trigger_pictures_say_what_they_are():
 def test_a_picture_for_the_card(scan):
     chart = label_shift(scan)
     picture = Image.open(io.BytesIO(chart.png()))
-    assert picture.format == "PNG" and picture.width > 700
+    assert picture.format == "PNG" and picture.width > 600
     assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
     assert label_shift(scan).png() == chart.png() == chart.png()
