@@ -20,6 +20,7 @@ from .hub_errors import hub_errors
 from .leaks import find_leaks
 from .model_card import make_card, make_charts
 from .report import AuditReport
+from .storage import write_bytes
 
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ PUBLISHED = (
 """The files of a model folder that go up; whatever else lies there stays."""
 
 OURS = (
-    "audit/*",
+    *("audit/*", "figures/before_after.png", "figures/scores.png"),
     "adapter_*",
     "*.safetensors",
     "*.safetensors.index.json",
@@ -159,8 +160,8 @@ def _assemble(
     published.save(stage / "audit")
     pictures = {}
     for name, chart in make_charts(published).items():
-        (stage / "audit" / f"{name}.png").write_bytes(chart.png())
-        pictures[f"audit/{name}.png"] = chart.description
+        write_bytes(stage / "figures" / f"{name}.png", chart.png())
+        pictures[f"figures/{name}.png"] = chart.description
     card = make_card(published, repo_id, adapter=adapter, license=license, pictures=pictures, template=card_template)
     (stage / "README.md").write_text(str(card), encoding="utf-8")
 

@@ -79,7 +79,7 @@ def _checksums(folder: Path) -> Iterator[str]:
     present = {path.name: path for path in folder.iterdir() if path.name != CHECKSUMS}
     yield from (f"{name} is not listed" for name in sorted(present.keys() - listed.keys()))
     for name, digest in listed.items():
-        if name not in present or not present[name].is_file() or present[name].is_symlink():
+        if name not in present or not present[name].is_file():
             yield f"{name} is missing"
         elif hashlib.sha256(present[name].read_bytes()).hexdigest() != digest:
             yield f"{name} has another SHA-256"

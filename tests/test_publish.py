@@ -23,7 +23,7 @@ from hf_invertune.result import RemovalResult
 MODEL = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 ADAPTER = MODEL - {"config.json", "model.safetensors"} | {"adapter_config.json", "adapter_model.safetensors"}
 AUDIT = {"audit/SHA256SUMS", "audit/report.html", "audit/report.json", "audit/report.safetensors"}
-CARD = {"README.md", "audit/before_after.png", "audit/scores.png"}
+CARD = {"README.md", "figures/before_after.png", "figures/scores.png"}
 KEY = "models/org/clean"
 
 
