@@ -215,6 +215,27 @@ class StageFiguresCallback(TrainerCallback):
         self.track({})
 
 
+class ProofCallback(InverTuneCallback):
+    """Calls back when the training has ended, uninterrupted, while the trackers still take figures.
+
+    Args:
+        scan ([`ScanResult`]): the scan of the model as it came, of which the trackers are told.
+        prove (`Callable`): gets the trainer.
+    """
+
+    def __init__(self, scan: ScanResult, prove: "Callable[[InverTuneTrainer], None]"):
+        self.scan, self.prove = scan, prove
+
+    def on_prepare(self, trainer: "InverTuneTrainer") -> None:
+        trainer.track(scan_figures(self.scan))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not self.trainer.interrupted:
+            self.prove(self.trainer)
+
+
 class AuditReportCallback(InverTuneCallback):
     """Writes an [`AuditReport`] to `output_dir`/audit when the training ends, from the evaluation images.
 

@@ -16,17 +16,17 @@ import torch
 from huggingface_hub import CommitInfo
 from peft import PeftModel
 from torch import Tensor
-from transformers import CLIPModel, CLIPProcessor, TrainerControl, TrainerState, TrainingArguments
+from transformers import CLIPModel, CLIPProcessor
 
 from .adapter import Adapter
 from .arguments import InverTuneArguments, RemovalConfig
 from .audit import Auditor, data_identity
-from .callbacks import InverTuneCallback
+from .callbacks import ProofCallback
 from .data import ImageSource, PixelDataset, load_images
 from .encoder import DualEncoder
 from .errors import InputError
 from .evaluation import Metrics, evaluate
-from .figures import audit_figures, scan_figures
+from .figures import audit_figures
 from .hub import LoadedClip, load_clip, save_clip, state_digest
 from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
 from .plan import TuningPlan, make_plan
@@ -267,7 +267,7 @@ class BackdoorRemover:
                 seconds["tuning"], seconds["verification"] = tuned - begin, time.perf_counter() - tuned
                 trainer.track(audit_figures(report))
 
-            proof = _Proof(scan, prove)
+            proof = ProofCallback(scan, prove)
             self._tune(clean, held_out, names, templates, plan, config, work, output_dir, resume, proof)
         report.model.sha256_after = state_digest(self.model, self.source.dtype)
         self.result = RemovalResult(report.outcome, self.model, self.processor, report, adapter)
@@ -298,7 +298,7 @@ class BackdoorRemover:
         work: Path,
         output_dir: str | Path | None,
         resume: bool,
-        proof: "_Proof",
+        proof: ProofCallback,
     ) -> None:
         """Tune, and have the outcome proven; a tuning that fails leaves the model as it came."""
         arguments = InverTuneArguments(
@@ -373,22 +373,6 @@ class BackdoorRemover:
             shutil.rmtree(work)
         write_json(work / "run.json", run)
         yield work
-
-
-class _Proof(InverTuneCallback):
-    """Has a tuning proven when it ends, while the trackers still take figures; tells them of the scan too."""
-
-    def __init__(self, scan: ScanResult, prove: Callable[[InverTuneTrainer], None]):
-        self.scan, self.prove = scan, prove
-
-    def on_prepare(self, trainer: InverTuneTrainer) -> None:
-        trainer.track(scan_figures(self.scan))
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if not self.trainer.interrupted:
-            self.prove(self.trainer)
 
 
 def _stage(kind: Any, folder: Path, run: Any) -> Any:
