@@ -268,7 +268,7 @@ def picture(pixels: Tensor, size: int = 224) -> str:
 def trigger_pictures(trigger: Trigger, withheld: bool = False) -> dict[str, str]:
     """What a trigger is made of, as caption -> data URI. An additive trigger is amplified, and its caption says so.
 
-    Of a trigger whose pixels are withheld only the place is left, when it has one.
+    Of a trigger whose pixels are withheld only its place is left, if it has one.
     """
     if withheld:
         return {"its place": picture(trigger.mask)} if isinstance(trigger, MaskedTrigger) else {}

@@ -217,8 +217,8 @@ class AuditReport(Saved):
     def published(self, include_trigger: bool = False) -> "AuditReport":
         """A copy that may go to the Hub.
 
-        A trigger is an attack on the original model, so by default the copy holds none: masks lose their shades and
-        patterns their pixels, the example pictures are left out, and so are the names of files that were skipped. The
+        A trigger is an attack on the original model, so by default the copy holds none: masks become rectangles, patterns
+        lose their pixels, the example pictures are left out, and so are the names of files that were skipped. The
         trigger's digest stays. With `include_trigger` everything does.
         """
         report = replace(copy.deepcopy(self), trigger_sha256=self._trigger_digest())
@@ -246,10 +246,18 @@ def without_pixels(value: Any) -> Any:
 
 
 def _outline(name: str, tensor: Tensor) -> Tensor:
-    """A mask as 0 and 1, cut at half its maximum; no change where a change is added; grey for all other pixels."""
-    if name == "mask":
-        return (tensor > tensor.max() / 2).to(tensor.dtype)
-    return torch.full_like(tensor, 0.0 if name == "delta" else 0.5)
+    """For a mask the rectangle of all that exceeds half its maximum; no change where one is added; else grey.
+
+    The shape of a mask alone, filled with white, can be as good a trigger as the one that was found.
+    """
+    if name != "mask":
+        return torch.full_like(tensor, 0.0 if name == "delta" else 0.5)
+    covered = (tensor > tensor.max() / 2)[0]
+    outline = torch.zeros_like(tensor)
+    if covered.any():
+        (top, bottom), (left, right) = (covered.any(axis).nonzero().aminmax() for axis in (1, 0))
+        outline[:, top : bottom + 1, left : right + 1] = 1
+    return outline
 
 
 def _reason(skipped: str) -> str:

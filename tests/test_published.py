@@ -14,6 +14,8 @@ from reports import CASES, make_report, same
 from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
+from hf_invertune.demo import drawings, victim_truth
+from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report import AuditReport, _reason
 from hf_invertune.triggers import BlendTrigger, MaskedTrigger, PatchTrigger
 
@@ -81,8 +83,8 @@ def test_what_is_left_of_a_trigger_is_its_place():
     assert len(bare) == len(whole)
     for left, trigger in zip(bare, whole, strict=True):
         if isinstance(trigger, MaskedTrigger):
-            assert torch.equal(left.mask, (trigger.mask > trigger.mask.max() / 2).float())
-            assert 0 < left.mask.mean() < 1
+            assert set(left.mask.unique().tolist()) <= {0.0, 1.0}
+            assert left.mask[trigger.mask > trigger.mask.max() / 2].all()
             assert torch.equal(left.pattern, torch.full_like(trigger.pattern, 0.5))
         else:
             assert not left.delta.any() and left.epsilon == trigger.epsilon
@@ -101,12 +103,36 @@ def test_triggers_of_every_kind_lose_their_pixels(trigger):
     assert all(torch.equal(tensor, torch.full_like(tensor, 0.5)) for tensor in left.buffers())
 
 
-def test_a_faint_mask_keeps_its_place():
+def test_a_mask_keeps_its_place_and_not_its_shape():
     report = make_report()
     mask = torch.zeros(1, 8, 8)
-    mask[:, 2:4, 5:7] = 0.2
+    mask[0, 2, 5] = mask[0, 4, 3] = 0.2  # faint, and no rectangle
+    mask[0, 7, 7] = 0.05
     report.inverted[0].trigger = MaskedTrigger(mask, torch.rand(3, 8, 8))
-    assert torch.equal(report.published().inverted[0].trigger.mask, (mask > 0).float())
+    expected = torch.zeros(1, 8, 8)
+    expected[0, 2:5, 3:6] = 1
+    assert torch.equal(report.published().inverted[0].trigger.mask, expected)
+    report.inverted[0].trigger.mask.zero_()
+    assert not report.published().inverted[0].trigger.mask.any()
+
+
+def test_the_attack_cannot_be_rebuilt_from_the_mask(victim):
+    """On the embedded victim the shape of the mask is the trigger: filled with white, it works as well as any."""
+    truth, attack = victim_truth()
+    mask = torch.zeros(1, 32, 32)
+    height, width = attack.patch.shape[-2:]
+    mask[:, attack.top : attack.top + height, attack.left : attack.left + width] = attack.patch.mean(0) > 0.5
+    report, remover, test = make_report(), BackdoorRemover(victim), drawings(100, seed=5)
+
+    def success(trigger):
+        return remover.evaluate(test, trigger=trigger, target=truth["target"]).attack_success_rate.value
+
+    white = torch.ones(3, 32, 32)
+    report.inverted[0].trigger = MaskedTrigger(mask, white)
+    left = report.published().inverted[0].trigger
+    assert success(MaskedTrigger(mask, white)) > 0.9
+    for pattern in (left.pattern, white, torch.zeros(3, 32, 32)):
+        assert success(MaskedTrigger(left.mask, pattern)) < 0.1
 
 
 def test_the_original_is_left_alone(folders):
