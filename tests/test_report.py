@@ -102,9 +102,7 @@ def test_page_shows_the_numbers_of_the_report(pages, case):
                 assert f"{rate.hits}/{rate.count}{100 * low:.1f}–{100 * high:.1f}" in text
     tiles = re.sub(r"\s+", " ", text[text.index("Attack success rate") : text.index("The inverted trigger")])
     first = report.measurements[0]
-    shown = (
-        f"{100 * first.before.attack_success_rate.value:.1f} % → to {100 * first.after.attack_success_rate.value:.1f} %"
-    )
+    shown = f"{100 * first.before.attack_success_rate.value:.1f} % → to {100 * first.after.attack_success_rate.value:.1f} %"
     assert shown in tiles
     assert "Second scan Clean" in tiles
     assert all(reason in tiles for reason in report.reasons)
