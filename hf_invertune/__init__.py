@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .result import RemovalResult
     from .trainer import InverTuneTrainer
     from .triggers import AdditiveTrigger, BlendTrigger, MaskedTrigger, PatchTrigger, Trigger
+    from .verification import verify_report
 
     __version__: str
 
@@ -56,6 +57,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "load_images",
+    "verify_report",
 ]
 
 _MODULES = {
@@ -72,6 +74,7 @@ _MODULES = {
     "result": ("RemovalResult",),
     "trainer": ("InverTuneTrainer",),
     "triggers": ("AdditiveTrigger", "BlendTrigger", "MaskedTrigger", "PatchTrigger", "Trigger"),
+    "verification": ("verify_report",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
