@@ -357,6 +357,7 @@ FORGED = {
         lambda r: r["examples"].update(clean=".examples.triggered", triggered=".examples.clean"),
     ),
     "a digest that is none": ("readable", lambda r: r["model"].update(sha256_before="AA" * 32)),
+    "text that is no Unicode": ("readable", lambda r: r["data"].update(source="\ud800")),
     "a neuron too many": ("readable", lambda r: r["critical"]["neurons"].update({"4": [64]})),
     "an unknown layer": ("readable", lambda r: r["critical"]["neurons"].update({"9": [1]})),
     "an unknown outcome": ("readable", lambda r: r.update(outcome="fixed")),
