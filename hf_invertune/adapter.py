@@ -1,12 +1,15 @@
-"""A LoRA adapter apart from the model that it was trained on."""
+"""A LoRA adapter apart from the model that it was trained on, or merged into it."""
 
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
 
 
 @dataclass
@@ -42,3 +45,13 @@ class Adapter:
             },
         )
         save_file(self.weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def merge(model: PeftModel, config: CLIPConfig, dtype: torch.dtype) -> CLIPModel:
+    """The adapter merged into its model, with that model's own `config`, and rounded to `dtype`, though in float32.
+
+    What is measured on it is then what gets saved in `dtype`.
+    """
+    merged: Any = model.merge_and_unload(safe_merge=True)
+    merged.config = config
+    return merged.to(dtype).float().requires_grad_(True).eval()

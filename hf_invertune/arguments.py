@@ -64,6 +64,13 @@ class InverTuneArguments(TrainingArguments):
         default=0,
         metadata={"help": "Stop after so many re-inversions in a row that found nothing cheap; 0: never stop early."},
     )
+    hub_adapter: bool = field(
+        default=False, metadata={"help": "With `push_to_hub`: push the adapter, not the merged model."}
+    )
+    hub_include_trigger: bool = field(
+        default=False,
+        metadata={"help": "With `push_to_hub`: publish the inverted trigger too, an attack on the original model."},
+    )
     class_names: list[str] | None = field(default=None, metadata={"help": "Labels of the zero-shot classifier."})
 
     def __post_init__(self) -> None:

@@ -1,7 +1,9 @@
 """What happens around the activation tuning: inversion before it, evaluation and re-inversion while it runs."""
 
+import copy
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import takewhile
@@ -13,16 +15,19 @@ import torch
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .adapter import Adapter, merge
 from .arguments import RemovalConfig
 from .audit import Auditor, data_identity
 from .errors import InputError
 from .evaluation import evaluate
 from .figures import audit_figures, scan_figures
+from .hub import state_digest
 from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
 from .inversion import Family, InversionConfig, TriggerInverter
 from .localization import LocalizationConfig
 from .plan import make_plan
 from .report import AuditReport, model_identity
+from .result import RemovalResult
 from .triggers import MaskedTrigger, Trigger
 
 
@@ -216,27 +221,46 @@ class StageFiguresCallback(TrainerCallback):
 
 
 class ProofCallback(InverTuneCallback):
-    """Calls back when the training has ended, uninterrupted, while the trackers still take figures.
+    """Proves, when the training has ended uninterrupted, what it achieved.
+
+    The adapter is merged into a copy of the model, which is rounded to the dtype that the weights came in: what is measured
+    is what would be saved or pushed. It becomes the callback's `result`, with the completed report.
 
     Args:
-        scan ([`ScanResult`]): the scan of the model as it came, of which the trackers are told.
-        prove (`Callable`): gets the trainer.
+        report ([`AuditReport`]): what is known before the training.
+        auditor ([`Auditor`]): has measured the model as it came.
+        config ([`RemovalConfig`]): settings of the second scan, and the bars.
     """
 
-    def __init__(self, scan: ScanResult, prove: "Callable[[InverTuneTrainer], None]"):
-        self.scan, self.prove = scan, prove
+    result: RemovalResult
+
+    def __init__(self, report: AuditReport, auditor: Auditor, config: RemovalConfig):
+        self.report, self.auditor, self.config = report, auditor, config
 
     def on_prepare(self, trainer: "InverTuneTrainer") -> None:
-        trainer.track(scan_figures(self.scan))
+        trainer.track(scan_figures(self.report.scan))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if not self.trainer.interrupted:
-            self.prove(self.trainer)
+        trainer, report = self.trainer, self.report
+        if trainer.interrupted:
+            return
+        begin, tuned, dtype = time.perf_counter(), trainer.model, getattr(torch, report.model.dtype)
+        training = [{key: float(value) for key, value in entry.items()} for entry in state.log_history]
+        merged = merge(copy.deepcopy(tuned), trainer.settings, dtype)
+        assert trainer.plan is not None
+        self.auditor.plan, self.auditor.encoder.model = trainer.plan, merged
+        self.auditor.conclude(report, trainer.train_dataset, training, self.config)
+        self.auditor.encoder.model = tuned
+        report.model.sha256_after = state_digest(merged, dtype)
+        report.seconds["verification"] = time.perf_counter() - begin
+        trainer.track(audit_figures(report))
+        adapter = Adapter.of(tuned, report.model.name, report.model.revision)
+        self.result = RemovalResult(report.outcome, merged, trainer.source.processor, report, adapter)
 
 
-class AuditReportCallback(InverTuneCallback):
+class AuditReportCallback(ProofCallback):
     """Writes an [`AuditReport`] to `output_dir`/audit when the training ends, from the evaluation images.
 
     An interrupted training leaves none.
@@ -246,8 +270,6 @@ class AuditReportCallback(InverTuneCallback):
         trigger ([`Trigger`], *optional*): the attack's own trigger, when known, measured beside the inverted ones.
         config ([`RemovalConfig`], *optional*): settings of the scans, and the bars.
     """
-
-    report: AuditReport
 
     def __init__(
         self, scan: ScanResult | None = None, trigger: Trigger | None = None, config: RemovalConfig | None = None
@@ -265,30 +287,25 @@ class AuditReportCallback(InverTuneCallback):
             raise InputError("`eval_dataset`: got None; the audit measures on images that the tuning does not see.")
         if self.trigger is not None:
             self.trigger.check_fits(held_out.pixels)
-        encoder, names = trainer.encoder, list(trainer.class_names)
+        encoder, names, source = trainer.encoder, list(trainer.class_names), trainer.source
         scan = self.scan or TargetIdentifier(encoder, trainer.head, names, self.config.scan).identify(clean.pixels)
-        trainer.track(scan_figures(scan))
-        model = trainer.model
         data = data_identity(clean, held_out=0)
         data.held_out, data.labelled = len(held_out), held_out.labels is not None
+        own = {name: getattr(trainer.args, name) for name in ("max_steps", "learning_rate", "seed")}
         self.report = AuditReport(
             verdict=scan.verdict,
             outcome="scanned",
-            model=model_identity(model, Path(model.name_or_path).name or "in memory", None, model.dtype),
+            model=model_identity(trainer.model, source.name, source.revision, source.dtype, source.license),
             data=data,
             scan=scan,
-            settings=asdict(self.config),
+            settings={**asdict(self.config), **own},
         )
         self.auditor = Auditor(encoder, trainer.head, names, held_out, trainer.plan, self.trigger)
+        super().on_prepare(trainer)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        trainer = self.trainer
-        if trainer.interrupted:
-            return
-        training = [{key: float(value) for key, value in entry.items()} for entry in state.log_history]
-        self.auditor.conclude(self.report, trainer.train_dataset, training, self.config)
-        trainer.track(audit_figures(self.report))
-        if trainer.is_world_process_zero():
+        super().on_train_end(args, state, control, **kwargs)
+        if not self.trainer.interrupted and self.trainer.is_world_process_zero():
             self.report.save(Path(str(args.output_dir)) / "audit")

@@ -6,12 +6,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
 import torch
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.utils import validate_repo_id
 from transformers import CLIPModel
 
 from .errors import HubError, InputError
@@ -101,7 +103,14 @@ def publish(
             something in the files should not be published.
         HubError: when the Hub refuses or cannot be reached; nothing there has changed then.
     """
+    refused = partial(hub_errors, argument="repo_id", action="write", revision=revision)
+    api = HfApi(token=token)
+    with refused(repo_id):
+        validate_repo_id(repo_id)
     _check(folder, report, adapter, force)
+    if "/" not in repo_id:
+        with refused(repo_id):
+            repo_id = f"{api.whoami()['name']}/{repo_id}"
     with tempfile.TemporaryDirectory() as beside:
         stage = Path(beside)
         _assemble(stage, folder, report, repo_id, adapter, include_trigger, license, card_template)
@@ -113,8 +122,8 @@ def publish(
                 f"`push_to_hub`: {'; '.join(leaks[:5])} ({len(leaks)} in all) must not be published; nothing went up."
             )
         message = commit_message or f"Add {'the adapter' if adapter else 'the model'} with its audit: {report.outcome}"
-        with hub_errors(repo_id, argument="repo_id", action="write", revision=revision):
-            return _commit(HfApi(token=token), stage, repo_id, private, revision, create_pr, message)
+        with refused(repo_id):
+            return _commit(api, stage, repo_id, private, revision, create_pr, message)
 
 
 def _check(folder: Path, report: AuditReport, adapter: bool, force: bool) -> None:

@@ -18,7 +18,6 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
-from .adapter import Adapter
 from .arguments import InverTuneArguments, RemovalConfig
 from .audit import Auditor, data_identity
 from .callbacks import ProofCallback
@@ -26,8 +25,7 @@ from .data import ImageSource, PixelDataset, load_images
 from .encoder import DualEncoder
 from .errors import InputError
 from .evaluation import Metrics, evaluate
-from .figures import audit_figures
-from .hub import LoadedClip, load_clip, save_clip, state_digest
+from .hub import LoadedClip, load_clip, save_clip
 from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
 from .plan import TuningPlan, make_plan
 from .prompts import TEMPLATES, check_class_names
@@ -255,22 +253,12 @@ class BackdoorRemover:
             seconds["inversion and localization"] = time.perf_counter() - begin
             auditor = Auditor(self.encoder, head, names, held_out, plan, trigger)
 
+            proof = ProofCallback(report, auditor, config)
             begin = time.perf_counter()
-            adapter: Adapter | None = None
-
-            def prove(trainer: InverTuneTrainer) -> None:
-                nonlocal adapter
-                adapter = self._merge(trainer, plan)
-                tuned = time.perf_counter()
-                training = [{key: float(value) for key, value in entry.items()} for entry in trainer.state.log_history]
-                auditor.conclude(report, clean, training, config)
-                seconds["tuning"], seconds["verification"] = tuned - begin, time.perf_counter() - tuned
-                trainer.track(audit_figures(report))
-
-            proof = ProofCallback(scan, prove)
             self._tune(clean, held_out, names, templates, plan, config, work, output_dir, resume, proof)
-        report.model.sha256_after = state_digest(self.model, self.source.dtype)
-        self.result = RemovalResult(report.outcome, self.model, self.processor, report, adapter)
+            seconds["tuning"] = time.perf_counter() - begin - seconds["verification"]
+        self.result = proof.result
+        self.source.model = self.encoder.model = self.result.model
         return self.result
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -320,15 +308,6 @@ class BackdoorRemover:
             if isinstance(trainer.model, PeftModel):
                 self.source.model = self.encoder.model = trainer.model.unload().requires_grad_(True).eval()
             self.model.config = settings
-
-    def _merge(self, trainer: InverTuneTrainer, plan: TuningPlan) -> Adapter:
-        """Merge the adapter and round to the stored dtype: what is measured next is what gets saved."""
-        assert trainer.plan is not None
-        plan.inverted = trainer.plan.inverted
-        adapter = Adapter.of(trainer.model, self.source.name, self.source.revision)
-        trainer.model = trainer.model.merge_and_unload(safe_merge=True).to(self.source.dtype).float()
-        self.source.model = self.encoder.model = trainer.model.requires_grad_(True).eval()
-        return adapter
 
     def _inputs(
         self,

@@ -1,5 +1,6 @@
 """Stage 3b: `InverTuneTrainer`, which erases a backdoor by LoRA-based activation tuning."""
 
+import copy
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,9 +15,11 @@ from transformers import CLIPModel, CLIPProcessor, Trainer, TrainerCallback
 
 from .arguments import InverTuneArguments
 from .callbacks import (
+    AuditReportCallback,
     BackdoorEvaluationCallback,
     InterruptCallback,
     InverTuneCallback,
+    ProofCallback,
     ReinversionCallback,
     StageFiguresCallback,
     TriggerInversionCallback,
@@ -25,10 +28,11 @@ from .data import PixelDataset
 from .encoder import DualEncoder
 from .errors import InputError
 from .figures import plan_figures
-from .hub import load_clip
+from .hub import LoadedClip, load_clip
 from .memory import halving
 from .plan import TuningPlan
 from .prompts import TEMPLATES, check_class_names
+from .publish import PushOptions
 
 
 class InverTuneTrainer(Trainer):
@@ -83,19 +87,29 @@ class InverTuneTrainer(Trainer):
             raise InputError("`class_names`: got None; name the labels among which the target is looked for.")
         self.class_names = check_class_names(names)
         if isinstance(model, str):
-            source = load_clip(model)
-            model, processing_class = source.model, processing_class or source.processor
-        if processing_class is None:
+            self.source = load_clip(model)
+            self.source.processor = processing_class = processing_class or self.source.processor
+        elif processing_class is None:
             raise InputError("`processing_class`: got None with a model in memory; pass its CLIPProcessor.")
+        else:
+            name = Path(model.name_or_path or "").name or "in memory"
+            self.source = LoadedClip(model, processing_class, name, revision=None, dtype=model.dtype)
+        self.settings = copy.deepcopy(self.source.model.config)
         if args.eval_strategy != "no" and eval_dataset is None:
             args.eval_strategy = type(args.eval_strategy)("no")
         given = callbacks or []
         own = [TriggerInversionCallback(), ReinversionCallback(), BackdoorEvaluationCallback(), InterruptCallback()]
+        if args.push_to_hub:
+            if eval_dataset is None:
+                raise InputError(
+                    "`eval_dataset`: got None with `push_to_hub`; what is pushed is measured on it first."
+                )
+            own.append(AuditReportCallback())
         own = [callback for callback in own if not any(isinstance(other, type(callback)) for other in given)]
         self.plan = plan
         self.interrupted = False
         super().__init__(
-            model=model,
+            model=self.source.model,
             args=args,
             data_collator=collate,
             train_dataset=train_dataset,
@@ -149,7 +163,52 @@ class InverTuneTrainer(Trainer):
                     callback.restore()
         if self.interrupted:
             raise KeyboardInterrupt
+        if self.args.push_to_hub:
+            self.push_to_hub()
         return outcome
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Do nothing yet: the repository is made with the one push, after the audit."""
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Do nothing: checkpoints, and the optimiser and arguments in them, stay here."""
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = None,
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Push the audited model as `args` say, from the main process; `options` are further ones of [`PushOptions`].
+
+        Returns:
+            `CommitInfo`, and `None` on the other processes.
+
+        Raises:
+            InputError: before a training with an [`AuditReportCallback`] has ended, besides the errors of
+                [`RemovalResult.push_to_hub`].
+        """
+        args = self.args
+        results = [
+            c.result for c in self.callback_handler.callbacks if isinstance(c, ProofCallback) and hasattr(c, "result")
+        ]
+        if not results:
+            raise InputError("`push_to_hub`: nothing is audited yet; train with `push_to_hub=True` first.")
+        if not self.is_world_process_zero():
+            return None
+        chosen: PushOptions = {
+            "adapter": args.hub_adapter,
+            "include_trigger": args.hub_include_trigger,
+            "private": private if private is not None else args.hub_private_repo,
+            "token": token or args.hub_token,
+            "revision": revision or args.hub_revision,
+            "commit_message": commit_message,
+        }
+        name = args.hub_model_id or Path(str(args.output_dir)).absolute().name
+        return results[0].push_to_hub(name, **{**chosen, **options})
 
     def _inner_training_loop(self, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         # The Trainer's retry, around this, would take a tenth off a batch for which memory does not suffice.
