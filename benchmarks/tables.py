@@ -1,4 +1,4 @@
-"""Fill the README's tables from the result files.
+"""Fill the tables of the README and the docs from the result files.
 
 python benchmarks/tables.py            # writes them between their markers
 python benchmarks/tables.py --check    # fails when they differ
@@ -22,12 +22,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def source(facts: dict, name: str) -> str:
+def source(facts: dict, name: str, benchmarks: str = "benchmarks") -> str:
     machine, versions = facts["machine"], facts["versions"]
     return (
         f"`{facts['command']}`, {facts['date']}, {machine['cores']} {machine['processor']} cores, "
         f"torch {versions['torch']}, transformers {versions['transformers']}, peft {versions['peft']}: "
-        f"[{name}.json](benchmarks/results/{name}.json)."
+        f"[{name}.json]({benchmarks}/results/{name}.json)."
     )
 
 
@@ -71,7 +71,8 @@ def victims() -> str:
     for name, figures in facts["models"].items():
         rates = [percent(figures[key]) for key in ("clean_accuracy", "attack_success_rate", "target_rate")]
         lines.append(f"| {name} | {' | '.join(rates)} | {figures['seconds']:.0f} |")
-    return "\n".join([*lines, "", source(facts, "demo_victims")])
+    together = f"Both, side by side: {facts['wall_seconds']:.0f} s."
+    return "\n".join([*lines, "", together, "", source(facts, "demo_victims")])
 
 
 def timings() -> str:
@@ -82,12 +83,23 @@ def timings() -> str:
     return "\n".join([*lines, "", source(facts, "timings")])
 
 
-TABLES = {"victims": victims, "demo": demo, "cifar10": cifar10, "timings": timings}
+def mask_shapes() -> str:
+    facts = result("mask_shapes")
+    lines = ["| what is stamped on the pictures | ASR |", "|---|---|"]
+    lines += [f"| {what} | {percent(rate)} |" for what, rate in facts["attack_success_rate"].items()]
+    return "\n".join([*lines, "", source(facts, "mask_shapes", "../benchmarks")])
 
 
-def filled(text: str) -> str:
-    """`text` with each table between its markers."""
-    for name, table in TABLES.items():
+TABLES = {
+    "README.md": {"victims": victims, "demo": demo, "cifar10": cifar10, "timings": timings},
+    "docs/report.md": {"mask_shapes": mask_shapes},
+}
+
+
+def filled(document: str) -> str:
+    """The text of `document` with each table between its markers."""
+    text = (ROOT / document).read_text()
+    for name, table in TABLES[document].items():
         begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
         head, rest = text.split(begin)
         text = f"{head}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
@@ -97,11 +109,12 @@ def filled(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    if parser.parse_args().check:
-        sys.exit(0 if filled(text) == text else "README.md differs from the result files: run benchmarks/tables.py.")
-    readme.write_text(filled(text))
+    check = parser.parse_args().check
+    stale = [document for document in TABLES if filled(document) != (ROOT / document).read_text()]
+    if check and stale:
+        sys.exit(f"{', '.join(stale)} differ from the result files: run benchmarks/tables.py.")
+    for document in stale:
+        (ROOT / document).write_text(filled(document))
 
 
 if __name__ == "__main__":

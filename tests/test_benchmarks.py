@@ -1,4 +1,4 @@
-"""The README's tables say what the committed result files say."""
+"""The tables of the README and the docs say what the committed result files say."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_tables_of_the_readme_are_those_of_the_result_files():
+def test_the_tables_are_those_of_the_result_files():
     done = subprocess.run(
         [sys.executable, "benchmarks/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True
     )
