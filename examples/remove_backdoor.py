@@ -8,8 +8,9 @@
 
 The first call of `train` identifies the target, inverts its triggers and finds the neurons that react; the tuning is
 then shared by all the processes, and the main one saves the merged model in `out/model`. Without `--model` it cleans
-the small backdoored CLIP that comes along with the package, on drawings. For one device and a report that proves the
-result, `hf-invertune remove` is the simpler way.
+the small backdoored CLIP that comes along with the package, on drawings. With `--push_to_hub --hub_model_id me/clean-clip`
+the model is audited and pushed, with its card and report. For one device and a report that proves the result,
+`hf-invertune remove` is the simpler way.
 """
 
 from dataclasses import dataclass, field
@@ -25,15 +26,15 @@ class ScriptArguments:
 
 
 def main() -> None:
-    import copy
     from pathlib import Path
 
     from transformers import HfArgumentParser
 
     from hf_invertune import InputError, InversionConfig, InverTuneArguments, InverTuneTrainer, load_images
+    from hf_invertune.adapter import merge
     from hf_invertune.callbacks import TriggerInversionCallback
     from hf_invertune.demo import drawings, victim_folder
-    from hf_invertune.hub import load_clip
+    from hf_invertune.hub import load_clip, save_clip
 
     options, arguments = HfArgumentParser([ScriptArguments, InverTuneArguments]).parse_args_into_dataclasses()
     source = load_clip(options.model or victim_folder("poisoned"), device=arguments.device)
@@ -46,20 +47,14 @@ def main() -> None:
     if names is None:
         raise InputError("`class_names`: the images name no classes; pass --class_names.")
     target = names.index(options.target) if options.target else None
-    settings = copy.deepcopy(source.model.config)  # the Trainer changes it
 
     inversion = TriggerInversionCallback(target=target, inversion=InversionConfig(steps=options.inversion_steps))
-    trainer = InverTuneTrainer(
-        source.model, arguments, clean, held_out, names, source.processor, callbacks=[inversion]
-    )
+    trainer = InverTuneTrainer(source, arguments, clean, held_out, names, callbacks=[inversion])
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():
-        merged = trainer.model.merge_and_unload(safe_merge=True).to(source.dtype)
-        merged.config = settings
         folder = Path(arguments.output_dir) / "model"
-        merged.save_pretrained(folder)
-        source.processor.save_pretrained(folder)
+        save_clip(merge(trainer.model, trainer.settings, source.dtype), source.processor, source.dtype, folder)
         print(f"target: {names[trainer.plan.target]}")
         print(f"CA {metrics.get('eval_clean_accuracy', float('nan')):.1%}", end=", ")
         print(f"ASR {metrics['eval_attack_success_rate']:.1%} of the inverted trigger: {folder}")

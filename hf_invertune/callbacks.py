@@ -246,18 +246,18 @@ class ProofCallback(InverTuneCallback):
         trainer, report = self.trainer, self.report
         if trainer.interrupted:
             return
-        begin, tuned, dtype = time.perf_counter(), trainer.model, getattr(torch, report.model.dtype)
+        begin, tuned, source = time.perf_counter(), trainer.model, trainer.source
         training = [{key: float(value) for key, value in entry.items()} for entry in state.log_history]
-        merged = merge(copy.deepcopy(tuned), trainer.settings, dtype)
+        merged = merge(copy.deepcopy(tuned), trainer.settings, source.dtype)
         assert trainer.plan is not None
         self.auditor.plan, self.auditor.encoder.model = trainer.plan, merged
         self.auditor.conclude(report, trainer.train_dataset, training, self.config)
         self.auditor.encoder.model = tuned
-        report.model.sha256_after = state_digest(merged, dtype)
+        report.model.sha256_after = state_digest(merged, source.dtype)
         report.seconds["verification"] = time.perf_counter() - begin
         trainer.track(audit_figures(report))
-        adapter = Adapter.of(tuned, report.model.name, report.model.revision)
-        self.result = RemovalResult(report.outcome, merged, trainer.source.processor, report, adapter)
+        adapter = Adapter.of(tuned, source.name, source.revision)
+        self.result = RemovalResult(report.outcome, merged, source.processor, report, adapter)
 
 
 class AuditReportCallback(ProofCallback):

@@ -352,8 +352,9 @@ def demo(
     keys = ("verdict", "target", "true_target", "ca_before", "ca_after", "asr_before", "asr_after", "seconds")
     value = {key: getattr(result, key) for key in (*keys, "identical", "outcome")}
     rows = [[key.replace("_", " "), f"{v:.3f}" if isinstance(v, float) else str(v)] for key, v in value.items()]
-    value["report"] = str(output_dir / "audit")
-    print_result(value, as_json, make_table(f"The {victim} victim", ["", ""], rows), f"report: {value['report']}")
+    value |= {"reasons": result.report.reasons, "report": str(output_dir / "audit")}
+    table = make_table(f"The {victim} victim", ["", ""], rows)
+    print_result(value, as_json, table, *value["reasons"], f"report: {value['report']}")
     raise typer.Exit(_removal_code(result.verdict, result.outcome))
 
 

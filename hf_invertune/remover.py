@@ -300,7 +300,7 @@ class BackdoorRemover:
         )
         settings = copy.deepcopy(self.model.config)
         trainer = InverTuneTrainer(
-            self.model, arguments, clean, held_out, names, self.processor, plan, [proof], templates
+            self.source, arguments, clean, held_out, names, plan=plan, callbacks=[proof], templates=templates
         )
         try:
             trainer.train(resume_from_checkpoint=resume or None)

@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class InverTuneTrainer(Trainer):
     section on activation tuning); the third makes the erasure reach the embedding when the update has a low rank.
 
     Args:
-        model (`str` or [`~transformers.CLIPModel`]): the suspicious model, or its folder or Hub id.
+        model (`str`, [`LoadedClip`] or [`~transformers.CLIPModel`]): the suspicious model, or its folder or Hub id.
         args ([`InverTuneArguments`], *optional*): settings.
         train_dataset ([`PixelDataset`], *optional*): clean images.
         eval_dataset ([`PixelDataset`], *optional*): other clean images, for CA and inverted ASR while it runs.
@@ -71,7 +72,7 @@ class InverTuneTrainer(Trainer):
 
     def __init__(
         self,
-        model: str | CLIPModel,
+        model: str | LoadedClip | CLIPModel,
         args: InverTuneArguments | None = None,
         train_dataset: PixelDataset | None = None,
         eval_dataset: PixelDataset | None = None,
@@ -86,14 +87,7 @@ class InverTuneTrainer(Trainer):
         if names is None:
             raise InputError("`class_names`: got None; name the labels among which the target is looked for.")
         self.class_names = check_class_names(names)
-        if isinstance(model, str):
-            self.source = load_clip(model)
-            self.source.processor = processing_class = processing_class or self.source.processor
-        elif processing_class is None:
-            raise InputError("`processing_class`: got None with a model in memory; pass its CLIPProcessor.")
-        else:
-            name = Path(model.name_or_path or "").name or "in memory"
-            self.source = LoadedClip(model, processing_class, name, revision=None, dtype=model.dtype)
+        self.source = _source(model, processing_class)
         self.settings = copy.deepcopy(self.source.model.config)
         if args.eval_strategy != "no" and eval_dataset is None:
             args.eval_strategy = type(args.eval_strategy)("no")
@@ -114,13 +108,13 @@ class InverTuneTrainer(Trainer):
             data_collator=collate,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
-            processing_class=processing_class,
+            processing_class=self.source.processor,
             callbacks=[*own, *given],
         )
         self.can_return_loss = True
         self.label_names = []
         self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
-        self.encoder = DualEncoder(self.model, processing_class)
+        self.encoder = DualEncoder(self.model, self.source.processor)
         self.lora_layers = chosen_layers(args.lora_layers, self.encoder.layers)
         self.head = self.encoder.zero_shot_head(self.class_names, templates)
         self.prompt = self.encoder.tokenize(self.class_names[:1])
@@ -304,6 +298,17 @@ class InverTuneTrainer(Trainer):
         if self.is_world_process_zero() and self.plan is not None:
             # Written last: a checkpoint without it was cut off and is not resumed from.
             self.plan.save(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
+
+
+def _source(model: str | LoadedClip | CLIPModel, processor: CLIPProcessor | None) -> LoadedClip:
+    """The model with its processor, which is `processor` when given, and with all that is known of where it came from."""
+    if isinstance(model, str):
+        model = load_clip(model)
+    if isinstance(model, LoadedClip):
+        return replace(model, processor=processor or model.processor)
+    if processor is None:
+        raise InputError("`processing_class`: got None with a model in memory; pass its CLIPProcessor.")
+    return LoadedClip(model, processor, Path(model.name_or_path or "").name or "in memory", None, model.dtype)
 
 
 def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
