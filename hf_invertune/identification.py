@@ -40,7 +40,8 @@ class ScanConfig:
         batch_size (`int`): images an update and a start, of the verification.
         steps (`tuple[int, int]`): updates of the first round, for all the labels, and of the second, for finalists.
         finalists (`int`): labels that reach the second round.
-        rivals (`int`): finalists that reach the third, in which each starts from the triggers of all the others.
+        rivals (`int`): finalists that reach the third, in which each starts from the triggers of all the others; one
+            fewer labels that are not kin of the leader, and lie behind them, go on from their own.
         kinship (`float`): two labels whose embeddings, centred over all the labels, have a cosine above this are kin. A
             shortcut to a label lies close to its kin too, so they are no measure of how far ahead it is.
         suspicious (`dict[str, float]`): for each family, the lead from which the verdict is "backdoored".
@@ -59,8 +60,8 @@ class ScanConfig:
     finalists: int = 12
     rivals: int = 3
     kinship: float = 0.25
-    suspicious: dict[str, float] = field(default_factory=lambda: {"masked": 0.8, "additive": 0.8})
-    quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.7, "additive": 0.7})
+    suspicious: dict[str, float] = field(default_factory=lambda: {"masked": 0.8, "additive": 1.75})
+    quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.65, "additive": 1.25})
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -261,7 +262,8 @@ class TargetIdentifier:
         """Race: invert every label from several starts, then go on with the finalists only.
 
         The simulation's suspect gets one more start, from the simulated perturbation. Last, each of the leading labels
-        goes on from the triggers of the others too, so that labels that share a shortcut are compared at its best.
+        goes on from the triggers of the others too, so that labels that share a shortcut are compared at its best, and
+        the first strangers behind them go on as well, since the lead is measured against them.
         """
         config = self.config
         settings = InversionConfig(
@@ -281,8 +283,11 @@ class TargetIdentifier:
         settings.steps = config.steps[1]
         finalists = self._go_on(inverter, pixels, [(c.label, c.trigger) for c in first[: config.finalists]])
         rivals = finalists[: config.rivals]
-        crossed = [(one.label, other.trigger) for one in rivals for other in rivals]
-        finalists = best_of_each_label([*finalists, *self._go_on(inverter, pixels, crossed)])
+        last = [(one.label, other.trigger) for one in rivals for other in rivals]
+        behind = {candidate.label: candidate for candidate in finalists[config.rivals :]}
+        strangers = self._strangers(rivals[0].label, list(behind))[: config.rivals - 1]
+        last += [(label, behind[label].trigger) for label in strangers]
+        finalists = best_of_each_label([*finalists, *self._go_on(inverter, pixels, last)])
         scores |= {candidate.label: candidate.objective for candidate in finalists}
         label, lead = self._lead(scores)
         verdict = Verdict.INCONCLUSIVE
@@ -298,12 +303,16 @@ class TargetIdentifier:
         return best_of_each_label(inverter.invert(pixels, labels, start=triggers))
 
     def _lead(self, scores: dict[int, float]) -> tuple[int, float]:
-        centred = normalize(self.head - self.head.mean(0), dim=-1)
         order = sorted(scores, key=scores.__getitem__)
         best = order[0]
-        kinship = (centred @ centred[best]).tolist()
-        strangers = [label for label in order[1:] if kinship[label] <= self.config.kinship] or order[-1:]
+        strangers = self._strangers(best, order[1:]) or order[-1:]
         return best, (scores[strangers[0]] - scores[best]) / scores[best]
+
+    def _strangers(self, label: int, others: Sequence[int]) -> list[int]:
+        """Those of the `others` that are not kin of `label`."""
+        centred = normalize(self.head - self.head.mean(0), dim=-1)
+        kinship = (centred @ centred[label]).tolist()
+        return [other for other in others if kinship[other] <= self.config.kinship]
 
 
 def patch_areas(size: int, share: float) -> Tensor:

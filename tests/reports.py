@@ -26,8 +26,15 @@ CASES = {
     "cleaned": ("cleaned", Verdict.BACKDOORED),
     "not cleaned": ("not cleaned", Verdict.BACKDOORED),
 }
-MIDDLE = (ScanConfig().quiet["masked"] + ScanConfig().suspicious["masked"]) / 2
-LEADS = {Verdict.BACKDOORED: 5.0, Verdict.INCONCLUSIVE: MIDDLE, Verdict.CLEAN: 0.01}
+BARS = ScanConfig()
+LEADS = {
+    family: {
+        Verdict.BACKDOORED: 5.0,
+        Verdict.INCONCLUSIVE: (BARS.quiet[family] + BARS.suspicious[family]) / 2,
+        Verdict.CLEAN: 0.01,
+    }
+    for family in ("masked", "additive")
+}
 
 
 def make_triggers(generator, names, objective=1.5):
@@ -48,21 +55,19 @@ def make_shares(generator, count):
 
 def make_scan(generator, names, verdict, seed):
     count, suspect = len(names), verdict is not Verdict.CLEAN
-    scores = {k: 9.0 + float(torch.rand(1, generator=generator)) for k in range(count)}
-    nearest = min(score for label, score in scores.items() if label != TARGET)
-    scores[TARGET] = nearest / (1 + LEADS[verdict])
-    lead = (nearest - scores[TARGET]) / scores[TARGET]
+    others = {k: 9.0 + float(torch.rand(1, generator=generator)) for k in range(count)}
+    nearest = min(score for label, score in others.items() if label != TARGET)
     clean = make_shares(generator, count)
     simulations = [
         Simulation(kind, clean, make_shares(generator, count), candidate.trigger)
         for kind, candidate in zip(("patch", "full image"), make_triggers(generator, names), strict=True)
     ]
-    evidence = [
-        FamilyEvidence(family, scores, robust_z(scores), TARGET, lead, verdict, [candidate] if suspect else [])
-        for family, candidate in zip(
-            ("masked", "additive"), make_triggers(generator, names, scores[TARGET]), strict=True
-        )
-    ]
+    evidence = []
+    for place, family in enumerate(LEADS):
+        scores = others | {TARGET: nearest / (1 + LEADS[family][verdict])}
+        lead = (nearest - scores[TARGET]) / scores[TARGET]
+        found = [make_triggers(generator, names, scores[TARGET])[place]] if suspect else []
+        evidence.append(FamilyEvidence(family, scores, robust_z(scores), TARGET, lead, verdict, found))
     target = TARGET if suspect else None
     return ScanResult(verdict, target, names, simulations, list(range(count)), evidence, IMAGES, 12.5, seed)
 

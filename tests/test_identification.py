@@ -176,6 +176,15 @@ def test_verification_races(race):
     assert evidence.z_scores == robust_z(evidence.scores)
 
 
+def test_the_first_stranger_behind_the_rivals_goes_on_too(race):
+    """Labels 1 and 2 lead; label 0 is the best of those behind them, and none is kin of another."""
+    evidence = race([FIRST, [3.0, 2.0, 7.0, 8.0], [9.0, 9.0, 9.0, 9.0, 2.5]], finalists=4, rivals=2)
+    assert race.calls[1][2] == [2, 1, 0, 3]
+    assert race.calls[2][2] == [1, 1, 2, 2, 0]
+    assert evidence.scores == {0: 2.5, 1: 2.0, 2: 3.0, 3: 8.0}
+    assert evidence.lead == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize(
     ("second", "verdict"),
     [
