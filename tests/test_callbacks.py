@@ -1,4 +1,3 @@
-import os
 import signal
 from dataclasses import replace
 
@@ -120,7 +119,7 @@ class Interrupt(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.at:
             for _ in range(self.times):
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("strategy", ["no", "steps"])

@@ -41,7 +41,7 @@ def report(shown, folder):
 def test_demo_finds_and_removes_the_backdoor(shown, folder):
     code, value = shown
     keys = {"verdict", "target", "true_target", "ca_before", "ca_after", "asr_before", "asr_after", "seconds"}
-    assert value.keys() == keys | {"identical", "outcome", "report"}
+    assert value.keys() == keys | {"identical", "outcome", "reasons", "report"}
     assert not value["identical"]
     assert (code, value["verdict"], value["outcome"]) == (0, "backdoored", "cleaned")
     assert value["target"] == value["true_target"] == victim_truth()[0]["target"]

@@ -479,7 +479,7 @@ for limit in (None, 5):
 
 
 @pytest.mark.parametrize(("fault", "times"), FAULTS)
-@pytest.mark.parametrize("way", ["whole", "streamed", "loose"])
+@pytest.mark.parametrize("way", ["whole", "streamed", pytest.param("loose", marks=pytest.mark.slow)])
 def test_a_fault_at_each_request_of_a_dataset(hub, processor, tmp_path, monkeypatch, fault, times, way):
     put_folder(hub) if way == "loose" else put_shards(hub, 1, size=6)
 

@@ -15,11 +15,13 @@ from loopback_hub import OWNER, READER
 from hf_invertune.arguments import RemovalConfig
 from hf_invertune.demo import drawings, victim_folder, victim_truth
 from hf_invertune.drawings import CLASS_NAMES
+from hf_invertune.hub import load_clip
 from hf_invertune.identification import ScanConfig
 from hf_invertune.inversion import InversionConfig
 from hf_invertune.prompts import TEMPLATES
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report import AuditReport
+from hf_invertune.verification import verify_report
 
 
 PLAIN = """
@@ -114,6 +116,5 @@ def test_others_get_the_same_model(hub, cleaned, tmp_path, monkeypatch):
             Draft202012Validator(schema).validate(json.load(file))
         report = AuditReport.load(audit)
         assert report.trigger is None and report.model.revision == cleaned.source.revision
-        verify = [sys.executable, "-m", "hf_invertune", "report", "verify", audit]
-        done = subprocess.run([*verify, "--model", "org/clean"], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+        claims = verify_report(audit, load_clip("org/clean", device="cpu"))
+        assert [claim for claim in claims if claim.holds is False] == []

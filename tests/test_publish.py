@@ -11,7 +11,9 @@ from huggingface_hub import HfApi, ModelCard
 from loopback_hub import OWNER, READER, STRANGER
 from peft import LoraConfig, get_peft_model
 from reports import make_report
+from typer.testing import CliRunner
 
+from hf_invertune import cli
 from hf_invertune import publish as module
 from hf_invertune.adapter import Adapter
 from hf_invertune.errors import HubError, InputError
@@ -240,13 +242,20 @@ def publish(result, tmp_path, monkeypatch):
 FAULTS = (401, 403, 404, 409, 429, 500, "cut", "slow")
 
 
+QUICK = [("cut", None, "new repository"), (403, 1, "repository with files"), ("cut", 1, "new branch")]
+"""The others are the same proof, and take long."""
+
+
 @pytest.mark.parametrize(
     ("fault", "times", "place"),
     [
-        *((fault, 1, "repository with files") for fault in FAULTS),
-        *((fault, None, "new repository") for fault in FAULTS),
-        *(("cut", 1, "new repository"), (500, None, "repository with files")),
-        *((403, 1, "new branch"), ("cut", 1, "new branch")),
+        pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow)
+        for case in [
+            *((fault, 1, "repository with files") for fault in FAULTS),
+            *((fault, None, "new repository") for fault in FAULTS),
+            *(("cut", 1, "new repository"), (500, None, "repository with files")),
+            *((403, 1, "new branch"), ("cut", 1, "new branch")),
+        ]
     ],
 )
 def test_every_fault_at_every_request(hub, publish, fault, times, place):
@@ -292,20 +301,30 @@ def test_a_repository_that_holds_something_is_never_deleted(hub, publish, monkey
 # The command line
 
 
+def run(*arguments):
+    """The command in this process."""
+    return CliRunner().invoke(cli.app, ["push", *map(str, arguments), "--token", OWNER])
+
+
 def test_command_line(hub, result, tmp_path):
     result.save_pretrained(tmp_path / "model")
     result.report.save(tmp_path / "audit")
-    command = [sys.executable, "-m", "hf_invertune", "push", str(tmp_path), "org/clean", "--token", OWNER, "--private"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = run(tmp_path, "org/clean", "--private")
+    assert done.exit_code == 0, done.output
     assert f"pushed: {hub.url}/org/clean/commit/" in done.stdout
     assert AuditReport.load(tmp_path / "audit").trigger is not None  # what is here stays as it was
     assert HfApi(token=OWNER).model_info("org/clean").private
-    hub.fail(lambda request: "/commit/" in request.path, 409)
-    result.report.created = "2026-02-02T00:00:00+00:00"
+
+
+def test_command_line_when_the_hub_fails(hub, result, tmp_path):
+    result.save_pretrained(tmp_path / "model")
     result.report.save(tmp_path / "audit")
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 7, done.stderr
-    assert "error: The Hub did not let us write org/clean (409" in done.stderr
-    done = subprocess.run([*command[:4], str(tmp_path / "audit"), "org/clean"], capture_output=True, text=True)
-    assert done.returncode == 2 and "holds no audit/ and model/; pass what `remove` wrote" in done.stderr
+    hub.fail(lambda request: "/commit/" in request.path, 409)
+    done = run(tmp_path, "org/clean")
+    assert done.exit_code == 7 and "error: The Hub did not let us write org/clean (409" in done.stderr
+
+
+def test_command_line_without_results(hub, tmp_path):
+    done = run(tmp_path, "org/clean")
+    assert done.exit_code == 2 and "holds no audit/ and model/; pass what `remove` wrote" in done.stderr
+    assert not hub.log

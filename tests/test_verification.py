@@ -403,6 +403,7 @@ def test_what_is_not_recorded_cannot_be_checked(audit, name, edit):
     assert name in named(claims, None) and not named(claims, False)
 
 
+@pytest.mark.slow
 def test_no_value_of_a_report_ends_in_a_traceback(audit, monkeypatch):
     """Each kind of value in report.json replaced by values that it cannot have."""
     monkeypatch.setattr("hf_invertune.report_html.render", lambda report: "")
