@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 import torch
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 from transformers import CLIPModel
@@ -116,7 +116,7 @@ def publish(
         _assemble(stage, folder, report, repo_id, adapter, include_trigger, license, card_template)
         public = [repo_id, *report.scan.class_names]
         public += [report.model.name] * report.model.on_hub + [report.data.source] * report.data.on_hub
-        leaks = find_leaks(stage, token=token, public=public)
+        leaks = find_leaks(stage, token=token or get_token(), public=public)
         if leaks:
             raise InputError(
                 f"`push_to_hub`: {'; '.join(leaks[:5])} ({len(leaks)} in all) must not be published; nothing went up."

@@ -163,6 +163,19 @@ def test_leaks_are_refused(hub, result, spoil, message, monkeypatch):
     assert not hub.log
 
 
+@pytest.mark.parametrize("name", ["clip", "model", "root"])
+def test_a_user_name_that_is_an_ordinary_word_is_none(hub, result, monkeypatch, name):
+    monkeypatch.setattr("getpass.getuser", lambda: name)
+    assert push(result).oid
+
+
+def test_the_token_that_is_logged_in_is_looked_for_too(hub, result, monkeypatch):
+    monkeypatch.setattr(module, "get_token", lambda: "secret-of-mine")
+    result.report.settings.update(key="secret-of-mine")
+    with pytest.raises(InputError, match=r"an access token \(secret…\)"):
+        push(result, token=None)
+
+
 def test_a_user_may_push_to_a_namespace_of_that_name(hub, result, monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "owner")
     push(result, "owner/clean")
