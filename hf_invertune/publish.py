@@ -36,7 +36,7 @@ PUBLISHED = (
 """The files of a model folder that go up; whatever else lies there stays."""
 
 OURS = (
-    *("audit/*", "figures/before_after.png", "figures/scores.png"),
+    *("audit/*", "figures/before_after.png", "figures/scores.png", "config.json"),
     "adapter_*",
     "*.safetensors",
     "*.safetensors.index.json",

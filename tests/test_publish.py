@@ -95,6 +95,14 @@ def test_older_weights_and_audits_are_replaced(hub, result):
     assert files(hub).keys() == MODEL | AUDIT | CARD | {"notes.md"}
 
 
+def test_an_adapter_takes_the_place_of_a_model(hub, result):
+    push(result)
+    push(result, adapter=True)
+    assert files(hub).keys() == ADAPTER | AUDIT | CARD
+    push(result)
+    assert files(hub).keys() == MODEL | AUDIT | CARD
+
+
 def test_a_private_repository(hub, result):
     push(result, private=True)
     assert HfApi(token=OWNER).model_info("org/clean").private
