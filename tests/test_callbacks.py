@@ -110,6 +110,14 @@ class Stop(TrainerCallback):
 # Ctrl-C
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Python's own answer to Ctrl-C, whatever the process that runs the tests has put in its place."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, previous) is signal.default_int_handler
+
+
 class Interrupt(TrainerCallback):
     """Ctrl-C at the end of step `at`, as often as told."""
 
