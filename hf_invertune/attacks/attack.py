@@ -1,0 +1,28 @@
+"""What an attack is, whatever its kind: triggers, the targets that they lead to, and how it gets into a model."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..storage import Saved
+from ..triggers import Trigger
+
+
+@dataclass
+class Attack(Saved):
+    """One attack, ready to poison data or to be measured.
+
+    Attributes:
+        kind (`str`): its name among [`ATTACKS`].
+        triggers (`list[Trigger]`): one, or several for a multi-target attack.
+        targets (`list[str]`): the class name, or for an open target any name, that each trigger leads to.
+        word (`str`, *optional*): put before captions and prompts, when the attack needs a trigger in the text too.
+        open_target (`bool`): whether the target is not among the victim's class names.
+        parameters (`dict`): what the triggers were made with, as plain values.
+    """
+
+    kind: str
+    triggers: list[Trigger]
+    targets: list[str]
+    word: str | None = None
+    open_target: bool = False
+    parameters: dict[str, Any] = field(default_factory=dict)
