@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import CLIPModel, CLIPProcessor, Trainer, TrainingArguments, set_seed
+from transformers import CLIPModel, CLIPProcessor, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from .data import PixelDataset
 from .errors import InputError
@@ -154,6 +154,7 @@ def train_contrastive(
     seed: int,
     augment: Callable[[Tensor], Tensor] | None = None,
     trainer: type[ContrastiveTrainer] = ContrastiveTrainer,
+    callbacks: Sequence[TrainerCallback] = (),
     **settings: Any,
 ) -> None:
     """Train `model` in place on its own device, every weight of it, and leave it in evaluation mode.
@@ -165,6 +166,7 @@ def train_contrastive(
         seed (`int`): seed of the batches and of `augment`.
         augment (`Callable`, *optional*): see [`ContrastiveCollator`].
         trainer (`type`): a subclass with another loss.
+        callbacks (`Sequence[TrainerCallback]`): the Trainer's.
         settings: of [`~transformers.TrainingArguments`]: `learning_rate`, `num_train_epochs` or `max_steps`, ...
     """
     set_seed(seed)
@@ -184,5 +186,6 @@ def train_contrastive(
         seed=seed,
         **{**defaults, **settings},
     )
-    trainer(model, arguments, train_dataset=data, data_collator=ContrastiveCollator(processor, augment)).train()
+    collator = ContrastiveCollator(processor, augment)
+    trainer(model, arguments, train_dataset=data, data_collator=collator, callbacks=list(callbacks)).train()
     model.eval()
