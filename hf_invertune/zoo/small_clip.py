@@ -1,6 +1,7 @@
 """A CLIP small enough to be trained on two cores: tokenizer, processor and model from a list of words."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -18,7 +19,7 @@ def make_tokenizer(words: Sequence[str], context: int) -> CLIPTokenizer:
     """A CLIP tokenizer in which each of `words` is one token and every other text falls back to bytes."""
     alphabet = byte_alphabet()
     entries = [*alphabet, *(char + "</w>" for char in alphabet)]
-    merges: list[tuple[str, str]] = []
+    merges: list[Any] = []  # pairs, which the tokenizer takes and its signature does not know
     for word in sorted(set(words)):
         pieces = [*word[:-1], word[-1] + "</w>"]
         while len(pieces) > 1:
