@@ -11,10 +11,12 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from .errors import InputError
 
+
+T = TypeVar("T")
 
 CHECKSUMS = "SHA256SUMS"
 """The file that `sha256sum -c` reads."""
@@ -120,6 +122,25 @@ class Saved:
     @classmethod
     def _name(cls) -> str:
         return cls.file_name or "".join("_" + c.lower() if c.isupper() else c for c in cls.__name__).lstrip("_")
+
+
+def to_plain(value: Any) -> Any:
+    """A result without tensors as what JSON holds: for a line of a file that holds many."""
+    return finite(_pack(value, "", {}))
+
+
+def from_plain(kind: type[T], value: Any, source: Path) -> T:
+    """The result of type `kind` that [`to_plain`] made `value` of; `source`, where it was read, is for the message.
+
+    Raises:
+        InputError: when `value` is of another shape.
+    """
+    try:
+        return typing.cast(T, _unpack(kind, value, {}, source))
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise InputError(f"`source`: {source} holds a damaged {kind.__name__} ({error}).") from error
 
 
 def _pack(value: Any, key: str, tensors: dict[str, Any]) -> Any:

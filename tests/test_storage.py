@@ -4,6 +4,7 @@ import math
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hf_invertune.identification import FamilyEvidence, ScanResult, Simulation, 
 from hf_invertune.inversion import InvertedTrigger
 from hf_invertune.localization import CriticalNeurons
 from hf_invertune.plan import TuningPlan
-from hf_invertune.storage import Saved, write_bytes, write_json
+from hf_invertune.storage import Saved, from_plain, to_plain, write_bytes, write_json
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger
 
 
@@ -171,3 +172,11 @@ def test_a_failing_write_leaves_the_old_file(broken, tmp_path, monkeypatch):
         write_bytes(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_result_is_a_line_of_json_and_back():
+    found = from_plain(Rate, json.loads(json.dumps(to_plain(Rate(1, 2)))), Path("lines.jsonl"))
+    assert found == Rate(1, 2)
+    for wrong in ({"hits": 1}, {"hits": "1", "count": 2}):
+        with pytest.raises(InputError, match=r"lines\.jsonl holds a"):
+            from_plain(Rate, wrong, Path("lines.jsonl"))
