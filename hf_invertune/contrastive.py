@@ -117,6 +117,12 @@ class ShiftAndFlip:
         return pixels.flip(-1) if torch.rand(()) < 0.5 else pixels
 
 
+def group_targets(groups: Tensor) -> Tensor:
+    """N x N targets of a cross-entropy in which all of one group (N numbers) are equally right for one another."""
+    positives = (groups[:, None] == groups[None]).float()
+    return positives / positives.sum(1, keepdim=True)
+
+
 def contrastive_loss(logits_per_image: Tensor, groups: Tensor) -> Tensor:
     """CLIP's symmetric loss, in which all pairs of one group are positives (UniCL, arXiv 2204.03610, equation 3).
 
@@ -126,8 +132,7 @@ def contrastive_loss(logits_per_image: Tensor, groups: Tensor) -> Tensor:
         logits_per_image (`torch.Tensor`): N x N, scaled similarities of N pictures and N captions.
         groups (`torch.Tensor`): N group numbers.
     """
-    positives = (groups[:, None] == groups[None]).float()
-    positives = positives / positives.sum(1, keepdim=True)
+    positives = group_targets(groups)
     return (cross_entropy(logits_per_image, positives) + cross_entropy(logits_per_image.T, positives)) / 2
 
 
@@ -154,6 +159,7 @@ def train_contrastive(
     seed: int,
     augment: Callable[[Tensor], Tensor] | None = None,
     trainer: type[ContrastiveTrainer] = ContrastiveTrainer,
+    collator: type[ContrastiveCollator] = ContrastiveCollator,
     callbacks: Sequence[TrainerCallback] = (),
     **settings: Any,
 ) -> None:
@@ -166,6 +172,7 @@ def train_contrastive(
         seed (`int`): seed of the batches and of `augment`.
         augment (`Callable`, *optional*): see [`ContrastiveCollator`].
         trainer (`type`): a subclass with another loss.
+        collator (`type`): a subclass that makes other inputs for it.
         callbacks (`Sequence[TrainerCallback]`): the Trainer's.
         settings: of [`~transformers.TrainingArguments`]: `learning_rate`, `num_train_epochs` or `max_steps`, ...
     """
@@ -186,6 +193,6 @@ def train_contrastive(
         seed=seed,
         **{**defaults, **settings},
     )
-    collator = ContrastiveCollator(processor, augment)
-    trainer(model, arguments, train_dataset=data, data_collator=collator, callbacks=list(callbacks)).train()
+    batches = collator(processor, augment)
+    trainer(model, arguments, train_dataset=data, data_collator=batches, callbacks=list(callbacks)).train()
     model.eval()
