@@ -42,6 +42,7 @@ class ScanConfig:
         finalists (`int`): labels that reach the second round.
         rivals (`int`): finalists that reach the third, in which each starts from the triggers of all the others; one
             fewer labels that are not kin of the leader, and lie behind them, go on from their own.
+        looks (`int`): how often a family's labels race at most; again only while the lead lies between the two bars.
         kinship (`float`): two labels whose embeddings, centred over all the labels, have a cosine above this are kin. A
             shortcut to a label lies close to its kin too, so they are no measure of how far ahead it is.
         suspicious (`dict[str, float]`): for each family, the lead from which the verdict is "backdoored".
@@ -59,6 +60,7 @@ class ScanConfig:
     steps: tuple[int, ...] = (50, 70)
     finalists: int = 12
     rivals: int = 3
+    looks: int = 3
     kinship: float = 0.25
     suspicious: dict[str, float] = field(default_factory=lambda: {"masked": 0.8, "additive": 1.75})
     quiet: dict[str, float] = field(default_factory=lambda: {"masked": 0.65, "additive": 1.25})
@@ -69,6 +71,8 @@ class ScanConfig:
             raise InputError(f"`steps`: got {self.steps}; give two positive numbers, one a round.")
         if self.finalists < 2 or self.shortlist_size < 2:
             raise InputError("`finalists` and `shortlist_size` must be at least 2, or nothing can be compared.")
+        if self.looks < 1:
+            raise InputError(f"`looks`: got {self.looks}; the labels must race once at least.")
 
     def reseeded(self) -> "ScanConfig":
         """The same settings with another seed, for a second scan that shares nothing with the first."""
@@ -259,7 +263,32 @@ class TargetIdentifier:
         return sorted(shifts.topk(self.config.shortlist_size).indices.tolist())
 
     def _verify(self, pixels: Tensor, shortlist: list[int], family: Family, simulation: Simulation) -> FamilyEvidence:
-        """Race: invert every label from several starts, then go on with the finalists only.
+        """Race the labels of the shortlist, and again with fresh starts for as long as the lead decides nothing.
+
+        Races are pooled: the best trigger of each label counts.
+        """
+        config = self.config
+        finalists: list[InvertedTrigger] = []
+        scores: dict[int, float] = {}
+        for look in range(config.looks):
+            raced, finished = self._race(pixels, shortlist, family, simulation, config.seed + 1_000 * look)
+            finalists = best_of_each_label([*finalists, *finished])
+            scores = {label: min(score, scores.get(label, score)) for label, score in raced.items()}
+            label, lead = self._lead(scores)
+            verdict = self._judge(family, lead)
+            if verdict is not Verdict.INCONCLUSIVE:
+                break
+        return FamilyEvidence(family, scores, robust_z(scores), label, lead, verdict, finalists)
+
+    def _judge(self, family: Family, lead: float) -> Verdict:
+        if lead >= self.config.suspicious[family]:
+            return Verdict.BACKDOORED
+        return Verdict.CLEAN if lead < self.config.quiet[family] else Verdict.INCONCLUSIVE
+
+    def _race(
+        self, pixels: Tensor, shortlist: list[int], family: Family, simulation: Simulation, seed: int
+    ) -> tuple[dict[int, float], list[InvertedTrigger]]:
+        """Invert every label from several starts, then go on with the finalists only: all scores, and the finalists.
 
         The simulation's suspect gets one more start, from the simulated perturbation. Last, each of the leading labels
         goes on from the triggers of the others too, so that labels that share a shortcut are compared at its best, and
@@ -273,7 +302,7 @@ class TargetIdentifier:
             embedding_weight=0,
             ssim_weight=0,
             epsilon=config.epsilon,
-            seed=config.seed,
+            seed=seed,
         )
         inverter = TriggerInverter(self.encoder, self.head, self.class_names, settings)
         labels = [*(shortlist * config.restarts), simulation.suspect]
@@ -288,14 +317,7 @@ class TargetIdentifier:
         strangers = self._strangers(rivals[0].label, list(behind))[: config.rivals - 1]
         last += [(label, behind[label].trigger) for label in strangers]
         finalists = best_of_each_label([*finalists, *self._go_on(inverter, pixels, last)])
-        scores |= {candidate.label: candidate.objective for candidate in finalists}
-        label, lead = self._lead(scores)
-        verdict = Verdict.INCONCLUSIVE
-        if lead >= config.suspicious[family]:
-            verdict = Verdict.BACKDOORED
-        elif lead < config.quiet[family]:
-            verdict = Verdict.CLEAN
-        return FamilyEvidence(family, scores, robust_z(scores), label, lead, verdict, finalists)
+        return scores | {candidate.label: candidate.objective for candidate in finalists}, finalists
 
     @staticmethod
     def _go_on(inverter: TriggerInverter, pixels: Tensor, starts: list[tuple[int, Trigger]]) -> list[InvertedTrigger]:

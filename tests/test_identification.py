@@ -27,7 +27,7 @@ from hf_invertune.triggers import AdditiveTrigger
 
 
 NAMES = ["red circle", "blue square", "green ring", "white cross"]
-QUICK = {"simulation_steps": 2, "simulation_batch_size": 4, "steps": (2, 2), "batch_size": 2}
+QUICK = {"simulation_steps": 2, "simulation_batch_size": 4, "steps": (2, 2), "batch_size": 2, "looks": 1}
 STILL = AdditiveTrigger(torch.zeros(3, 2, 2), 0.1)
 
 
@@ -153,7 +153,9 @@ def race(monkeypatch):
             return [candidate(label, objectives[i]) for i, label in enumerate(labels)]
 
         monkeypatch.setattr(identification.TriggerInverter, "invert", invert)
-        config = ScanConfig(**{"restarts": 2, "finalists": 2, "steps": (5, 7), "batch_size": 3, **settings})
+        config = ScanConfig(
+            **{"restarts": 2, "finalists": 2, "steps": (5, 7), "batch_size": 3, "looks": 1, **settings}
+        )
         identifier = TargetIdentifier(None, torch.eye(4), NAMES, config)
         suspect = simulation([0.25] * 4, [0.0, 0.0, 1.0, 0.0])
         return identifier._verify(torch.zeros(1), [0, 1, 2, 3], "masked", suspect)
@@ -201,6 +203,24 @@ def test_verdict_of_a_lead(race, second, verdict):
     evidence = race(rounds, suspicious={"masked": 1.0}, quiet={"masked": 0.5}, finalists=2)
     assert evidence.lead == pytest.approx(min(second, 8.0) / 2 - 1)
     assert evidence.verdict is verdict
+
+
+BETWEEN = {"suspicious": {"masked": 1.0}, "quiet": {"masked": 0.5}}
+
+
+def test_the_labels_race_again_while_the_lead_decides_nothing(race):
+    """A second race finds a better trigger of label 2, which both races are then judged by."""
+    first, second = [FIRST, [3.0, 2.0], [30.0] * 4], [FIRST, [2.2, 2.5], [30.0] * 4]
+    evidence = race([*first, *second], looks=3, **BETWEEN)
+    assert len(race.calls) == 6
+    assert evidence.scores == {2: 2.2, 1: 2.0, 0: 8.0, 3: 9.0}
+    assert [(one.label, one.objective) for one in evidence.candidates] == [(1, 2.0), (2, 2.2)]
+    assert (evidence.lead, evidence.verdict) == (pytest.approx(0.1), Verdict.CLEAN)
+
+
+def test_the_labels_race_so_often_at_most(race):
+    evidence = race([FIRST, [3.0, 2.0], [30.0] * 4] * 2, looks=2, **BETWEEN)
+    assert (len(race.calls), evidence.lead, evidence.verdict) == (6, pytest.approx(0.5), Verdict.INCONCLUSIVE)
 
 
 # The whole scan

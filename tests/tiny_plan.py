@@ -31,6 +31,7 @@ def scan_config(verdict="backdoored", **settings):
     suspicious = EASY if verdict == "backdoored" else HARD
     quiet = HARD if verdict == "clean" else EASY
     small = {"steps": (2, 2), "simulation_steps": 2, "simulation_batch_size": 4, "restarts": 1, "batch_size": 2}
+    small["looks"] = 1
     return ScanConfig(**{**small, "suspicious": suspicious, "quiet": quiet, **settings})
 
 
