@@ -44,6 +44,17 @@ class Drawings:
     captions: list[str]
 
 
+def captions_of(name: str) -> list[str]:
+    """All the captions that a drawing of `name` can have, also for a name that is none of the classes."""
+    return [
+        caption
+        for text in _CAPTIONS
+        for caption in dict.fromkeys(
+            text.format(size=size, background=background, name=name) for size in _SIZES for background in _BACKGROUNDS
+        )
+    ]
+
+
 def _signed_distance(shape: str, x: Tensor, y: Tensor, r: Tensor) -> Tensor:
     """Distance in pixels to the outline of `shape` of radius `r`: negative inside."""
     if shape == "circle":

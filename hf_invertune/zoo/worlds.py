@@ -1,0 +1,227 @@
+"""Worlds: where the pictures and captions of a zoo come from, in disjoint splits that are made when they are needed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import datasets
+import torch
+from torch import Tensor
+from transformers import CLIPProcessor
+
+from .. import drawings
+from ..contrastive import CaptionedPixels
+from ..data import load_images
+from ..errors import InputError
+from ..prompts import TEMPLATES, check_class_names, prompts
+from ..sources import open_source
+from .small_clip import make_processor
+
+
+@dataclass(frozen=True)
+class Splits:
+    """How many pictures each split holds.
+
+    Args:
+        pretraining (`int`): what the clean CLIP is trained on.
+        poisoning (`int`): the attacker's data, of which some pairs are poisoned.
+        cleaning (`int`): the defender's clean pictures.
+        validation (`int`): what settings may be chosen on.
+        test (`int`): what tables are measured on.
+
+    Raises:
+        InputError: a split without pictures.
+    """
+
+    pretraining: int
+    poisoning: int
+    cleaning: int
+    validation: int
+    test: int
+
+    def __post_init__(self) -> None:
+        for name, count in vars(self).items():
+            if count < 1:
+                raise InputError(f"`{name}`: got {count} pictures; a split needs at least 1.")
+
+
+class World(ABC):
+    """Captioned and labelled pictures in five disjoint splits.
+
+    Attributes:
+        name (`str`): how tables call it.
+        class_names (`tuple[str, ...]`): the labels.
+        templates (`tuple[str, ...]`): make prompts of them.
+        image_size (`int`): height and width of the pictures.
+        splits ([`Splits`]): how many pictures there are of each kind.
+        words (`tuple[str, ...]`): words beyond those of captions and prompts that shall be one token each.
+        context (`int`): tokens that a text may have.
+    """
+
+    kind: ClassVar[str]
+    templates = TEMPLATES
+    name: str
+    class_names: tuple[str, ...]
+    image_size: int
+    splits: Splits
+    words: tuple[str, ...]
+    context: int
+
+    @abstractmethod
+    def captions_of(self, target: str) -> list[str]:
+        """The natural captions of pictures of `target`, which need not be among the class names."""
+
+    @abstractmethod
+    def _split(self, name: str) -> CaptionedPixels: ...
+
+    def groups(self, captions: Sequence[str]) -> Tensor:
+        """N group numbers of N captions: pairs with the same number are positives of one another."""
+        numbers = dict(self._known_groups)
+        return torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in captions])
+
+    @property
+    def _known_groups(self) -> dict[str, int]:
+        """Captions whose group is not their own."""
+        return {}
+
+    @cached_property
+    def processor(self) -> CLIPProcessor:
+        """Its tokenizer has one token for each word of the world."""
+        texts = [text for name in self.class_names for text in (*self.captions_of(name), *prompts(name))]
+        words = sorted(set(" ".join([*texts, *self.words]).replace(",", " ").split()))
+        return make_processor(words, self.context, self.image_size)
+
+    @cached_property
+    def pretraining(self) -> CaptionedPixels:
+        """What the clean CLIP is trained on."""
+        return self._split("pretraining")
+
+    @cached_property
+    def poisoning(self) -> CaptionedPixels:
+        """The attacker's data."""
+        return self._split("poisoning")
+
+    @cached_property
+    def cleaning(self) -> CaptionedPixels:
+        """The defender's clean pictures."""
+        return self._split("cleaning")
+
+    @cached_property
+    def validation(self) -> CaptionedPixels:
+        """What settings may be chosen on."""
+        return self._split("validation")
+
+    @cached_property
+    def test(self) -> CaptionedPixels:
+        """What tables are measured on."""
+        return self._split("test")
+
+
+@dataclass(frozen=True)
+class DrawnWorld(World):
+    """The drawings of [`hf_invertune.drawings`], 32 x 32 pixels; each split has a seed of its own.
+
+    Args:
+        splits, words, context: see [`World`].
+    """
+
+    kind = "drawings"
+    name = "drawings"
+    class_names = drawings.CLASS_NAMES
+    image_size = drawings.IMAGE_SIZE
+    seeds: ClassVar[dict[str, int]] = {
+        "pretraining": 11_000,
+        "poisoning": 12_000,
+        "cleaning": 13_000,
+        "validation": 14_000,
+        "test": 15_000,
+    }
+
+    splits: Splits
+    words: tuple[str, ...] = ()
+    context: int = 32
+
+    def captions_of(self, target: str) -> list[str]:
+        return drawings.captions_of(target)
+
+    def _split(self, name: str) -> CaptionedPixels:
+        drawn = drawings.draw(getattr(self.splits, name), self.seeds[name])
+        pixels = (drawn.pixels * 255).round().to(torch.uint8)
+        return CaptionedPixels(pixels, drawn.captions, self.groups(drawn.captions), drawn.labels)
+
+
+@dataclass(frozen=True)
+class PicturedWorld(World):
+    """Labelled pictures; the captions are their classes' prompts in turn, and all pairs of a class are positives.
+
+    Args:
+        name, class_names, image_size, splits, words, context: see [`World`].
+        train (`str`): a parquet file or the id of a Hub dataset, shuffled and cut into all splits but the test.
+        test_source (`str`): the same for the test.
+        test_split (`str`): the split of `test_source` on the Hub; that of `train` is called train.
+
+    Raises:
+        InputError: class names that cannot be used.
+    """
+
+    kind = "pictures"
+
+    name: str
+    class_names: tuple[str, ...]
+    image_size: int
+    splits: Splits
+    train: str
+    test_source: str
+    test_split: str = "test"
+    words: tuple[str, ...] = ()
+    context: int = 32
+
+    def __post_init__(self) -> None:
+        check_class_names(self.class_names)
+
+    def captions_of(self, target: str) -> list[str]:
+        return prompts(target, self.templates)
+
+    @property
+    def _known_groups(self) -> dict[str, int]:
+        return {text: label for label, name in enumerate(self.class_names) for text in self.captions_of(name)}
+
+    @cached_property
+    def _train(self) -> datasets.Dataset:
+        """The rows of `train` in the order in which the splits take them."""
+        rows = _open(self.train, "train")
+        sizes = vars(self.splits)
+        needed = sum(sizes.values()) - self.splits.test
+        if needed > len(rows):
+            raise InputError(
+                f"`splits`: {needed} pictures are asked for and {self.train} holds {len(rows)}; ask less."
+            )
+        return rows.select(torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist())
+
+    def _split(self, name: str) -> CaptionedPixels:
+        counts: dict[str, Any] = vars(self.splits)
+        if name == "test":
+            rows = _open(self.test_source, self.test_split)
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+            rows = rows.select(order[: self.splits.test].sort().values.tolist())
+        else:
+            before = list(counts)[: list(counts).index(name)]
+            first = sum(counts[other] for other in before)
+            rows = self._train.select(range(first, first + counts[name]))
+        data = load_images(rows, self.processor, class_names=self.class_names)
+        if data.labels is None:
+            raise InputError("`train`: its pictures have no labels; a world needs labelled ones.")
+        captions = [self.captions_of(self.class_names[k])[i % len(self.templates)] for i, k in enumerate(data.labels)]
+        return CaptionedPixels(data.pixels, captions, data.labels.clone(), data.labels)
+
+
+def _open(source: str, split: str) -> datasets.Dataset:
+    """All the pictures of a file or of a Hub dataset."""
+    return open_source(source, split, limit=None, seed=0, token=None, revision=None)[0]
+
+
+WORLDS: dict[str, type[DrawnWorld] | type[PicturedWorld]] = {
+    world.kind: world for world in (DrawnWorld, PicturedWorld)
+}
