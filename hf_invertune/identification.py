@@ -198,7 +198,7 @@ class TargetIdentifier:
         """Scan with clean `pixels` (N x 3 x H x W, float in [0, 1] or uint8; any classes, no labels needed)."""
         begin = time.perf_counter()
         with self.encoder.frozen():
-            simulations = [self._simulate(pixels, family) for family in FAMILIES]
+            simulations = [self.simulate(pixels, family) for family in FAMILIES]
             shortlist = self._shortlist(simulations)
             evidence = [
                 self._verify(pixels, shortlist, family, simulation)
@@ -217,15 +217,22 @@ class TargetIdentifier:
             seed=self.config.seed,
         )
 
-    def _simulate(self, pixels: Tensor, family: Family) -> Simulation:
+    def simulate(self, pixels: Tensor, family: Family, places: Tensor | None = None) -> Simulation:
         """Learn a universal perturbation that moves embeddings away from their clean place, and count the labels.
 
         The patch is learned at several places at once; the place where it shifts labels most is kept.
+
+        Args:
+            pixels (`torch.Tensor`): N x 3 x H x W clean images, float in [0, 1] or uint8.
+            family (`str`): `"masked"` for a patch, `"additive"` for the full image.
+            places (`torch.Tensor`, *optional*): P x 1 x 1 x H x W masks of the patch; those of [`patch_areas`] when not
+                given.
         """
         config, device = self.config, self.encoder.device
         generator = torch.Generator().manual_seed(config.seed)
         size = pixels.shape[-1]
-        areas = patch_areas(size, config.patch_share).to(device) if family == "masked" else torch.ones(1, 1, 1, 1, 1)
+        places = patch_areas(size, config.patch_share) if places is None else places
+        areas = (places if family == "masked" else torch.ones(1, 1, 1, 1, 1)).to(device)
         variable = torch.randn(len(areas), 1, 3, size, size, generator=generator).to(device).requires_grad_()
         optimizer = torch.optim.Adam([variable], lr=0.3)
 

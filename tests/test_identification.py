@@ -311,7 +311,7 @@ class TopRight:
 def test_the_simulated_patch_lies_where_it_shifts_labels_most():
     pixels = torch.tensor([0.6, 0.4, 0.3]).view(1, 3, 1, 1).repeat(8, 1, 32, 32)
     config = ScanConfig(simulation_steps=20, simulation_batch_size=2)
-    found = TargetIdentifier(TopRight(), torch.eye(3), NAMES[:3], config)._simulate(pixels, "masked")
+    found = TargetIdentifier(TopRight(), torch.eye(3), NAMES[:3], config).simulate(pixels, "masked")
     assert found.clean == [1, 0, 0]
     assert found.suspect in (1, 2) and max(found.shift) == 1
     assert torch.equal(found.trigger.mask, patch_areas(32, 0.029)[2, 0])
@@ -322,7 +322,7 @@ def test_the_seed_decides_the_simulation(encoder, pixels, name):
     patterns = []
     for seed in (1, 1, 2):
         identifier = TargetIdentifier(encoder, torch.eye(16), NAMES * 4, ScanConfig(seed=seed, simulation_steps=1))
-        patterns.append(list(identifier._simulate(pixels, name).trigger.buffers())[-1])
+        patterns.append(list(identifier.simulate(pixels, name).trigger.buffers())[-1])
     assert torch.equal(patterns[0], patterns[1])
     assert not torch.equal(patterns[0], patterns[2])
 
@@ -338,7 +338,7 @@ def test_the_simulation_moves_embeddings_away(victim, name):
         home = encoder.embed_batches(iter([pixels]))
         for steps in (1, 15):
             config = ScanConfig(simulation_steps=steps, simulation_batch_size=8, epsilon=0.1, patch_share=0.1)
-            trigger = TargetIdentifier(encoder, head, CLASS_NAMES, config)._simulate(pixels, name).trigger
+            trigger = TargetIdentifier(encoder, head, CLASS_NAMES, config).simulate(pixels, name).trigger
             moved.append(1 - (encoder.embed_batches(iter([trigger(pixels)])) * home).sum(1).mean().item())
     assert moved[1] > 1.3 * moved[0] > 0
 
