@@ -1,0 +1,178 @@
+"""The result file of the arena: one JSON line a run, which several processes may append to at once."""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ..errors import InputError
+from ..evaluation import Rate
+from ..identification import Verdict
+from ..report import PACKAGES
+from ..storage import Saved, from_plain, to_plain
+from .cost import Cost
+from .quality import Quality
+from .rebound import ReboundPoint
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+@dataclass
+class Row(Saved):
+    """One run: one defence on one victim with one seed.
+
+    Attributes:
+        key (`str`): digest of everything that decides the figures, see [`Job.key`].
+        world, victim, attack, targets, victim_seed: of the victim's [`Truth`]; `attack` is `None` for a clean model.
+        recipe (`str`): digest of the recipe of its zoo.
+        defence (`str`): its name among [`DEFENCES`].
+        seed (`int`): of the draw of the cleaning pictures and of the defence.
+        learning_rate (`float`, *optional*): of the defence.
+        images (`int`): cleaning pictures.
+        test_images (`int`): pictures that everything is measured on.
+        status (`str`): `"done"`, `"did not take"` (the victim is not scored) or `"failed"` (then see `error`).
+        error (`str`, *optional*): what the defence raised.
+        before, after ([`Quality`], *optional*): of the victim, and of what the defence made of it.
+        identical (`bool`, *optional*): whether every weight is as it came.
+        verdict ([`Verdict`], *optional*), target (`str`, *optional*): what the defence concluded.
+        inverted_before, inverted_after ([`Rate`], *optional*): ASR of the trigger that it inverted.
+        rebound (`list[ReboundPoint]`, *optional*): along benign fine-tuning, where it was asked for.
+        cost ([`Cost`], *optional*): of the defence alone.
+        details (`dict`): what else the defence tells.
+    """
+
+    key: str
+    world: str
+    victim: str
+    attack: str | None
+    targets: list[str]
+    victim_seed: int
+    recipe: str
+    defence: str
+    seed: int
+    learning_rate: float | None
+    images: int
+    test_images: int
+    status: Literal["done", "did not take", "failed"]
+    error: str | None = None
+    before: Quality | None = None
+    after: Quality | None = None
+    identical: bool | None = None
+    verdict: Verdict | None = None
+    target: str | None = None
+    inverted_before: Rate | None = None
+    inverted_after: Rate | None = None
+    rebound: list[ReboundPoint] | None = None
+    cost: Cost | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=_versions)
+    machine: dict[str, Any] = field(default_factory=_machine)
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+class RunsFile:
+    """A file of rows, safe to append to from several processes and to be killed at.
+
+    Args:
+        path (`str` or `Path`): a .jsonl file; it is made with the first row.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def append(self, row: Row) -> None:
+        """Add `row` as one line, in one write; what a write cut short has left before it is cut off."""
+        line = json.dumps(to_plain(row), allow_nan=False).encode() + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            os.ftruncate(handle, _whole(self.path.read_bytes()))
+            os.write(handle, line)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def rows(self) -> list[Row]:
+        """All rows; of those with one key the last. A half-written last line is passed over.
+
+        Raises:
+            InputError: when there is no such file, or a line of it is no row.
+        """
+        if not self.path.is_file():
+            raise InputError(f"`runs`: there is no file {self.path}; `hf-invertune arena` writes one.")
+        content = self.path.read_bytes()
+        rows = {}
+        for number, line in enumerate(content[: _whole(content)].splitlines(), 1):
+            try:
+                row = from_plain(Row, json.loads(line), self.path)
+            except ValueError as error:
+                raise InputError(f"`runs`: line {number} of {self.path} is no run ({error}).") from error
+            rows.pop(row.key, None)
+            rows[row.key] = row
+        return list(rows.values())
+
+    def done(self) -> dict[str, Row]:
+        """The rows by their keys; none when there is no file yet."""
+        return {row.key: row for row in self.rows()} if self.path.is_file() else {}
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Whether the run is this process's own to do while the block lasts; the system frees it when a process dies."""
+        folder = self.path.with_name(f".{self.path.name}.claims")
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / key, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+            (folder / key).unlink(missing_ok=True)  # after the row is in the file: whoever opened it sees the row then
+        finally:
+            os.close(handle)
+
+
+def _whole(content: bytes) -> int:
+    """How many bytes there are up to the end of the last finished line."""
+    return content.rfind(b"\n") + 1
+
+
+def read_rows(paths: Sequence[str | Path]) -> list[Row]:
+    """The rows of several files, each run once.
+
+    Raises:
+        InputError: the same run with different settings, which one table cannot hold.
+    """
+    rows = {row.key: row for path in paths for row in RunsFile(path).rows()}
+    cells: dict[tuple[Any, ...], Row] = {}
+    for row in rows.values():
+        cell = row.recipe, row.victim, row.defence, row.seed
+        other = cells.setdefault(cell, row)
+        if other is not row:
+            raise InputError(
+                f"`runs`: {row.defence} on {row.victim} with seed {row.seed} is there with two settings (learning rates "
+                f"{other.learning_rate} and {row.learning_rate}, {other.images} and {row.images} pictures); compare "
+                "files with one."
+            )
+    return list(rows.values())

@@ -1,0 +1,250 @@
+"""The arena: every defence on every victim with every seed, one line a run."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import set_seed
+
+from ..attacks.measure import measure_attack
+from ..baselines.defence import Defence, Defended
+from ..contrastive import CaptionedPixels
+from ..encoder import DualEncoder
+from ..errors import InputError
+from ..evaluation import Metrics, Rate, evaluate
+from ..hub import state_digest
+from ..runtime import keep_freed_memory
+from ..zoo.build import Zoo
+from ..zoo.victim import Victim
+from ..zoo.worlds import World
+from .cost import measure_cost
+from .quality import Quality, measure_quality
+from .rebound import ReboundConfig, measure_rebound
+from .rows import Row, RunsFile
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all the runs of an arena have in common.
+
+    Attributes:
+        images (`int`): cleaning pictures of a run, drawn by its seed.
+        test_images (`int`): pictures that everything is measured on, the same for all runs.
+        rebound ([`ReboundConfig`], *optional*): measure the rebound of each cleaned victim too.
+        retry (`bool`): do failed runs again.
+
+    Raises:
+        InputError: a number that is not positive.
+    """
+
+    images: int = 500
+    test_images: int = 2_000
+    rebound: ReboundConfig | None = None
+    retry: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("images", "test_images"):
+            if getattr(self, name) < 1:
+                raise InputError(f"`{name}`: got {getattr(self, name)}; it must be positive.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run that is to be done: one defence on one victim with one seed."""
+
+    victim: Victim
+    name: str
+    defence: type[Defence]
+    learning_rate: float | None
+    seed: int
+    settings: Settings
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The fields of a [`Row`] that are known beforehand."""
+        truth = self.victim.truth
+        fields = {
+            "world": truth.world,
+            "victim": truth.name,
+            "attack": truth.attack,
+            "targets": truth.targets,
+            "victim_seed": truth.seed,
+            "recipe": truth.recipe,
+            "defence": self.name,
+            "seed": self.seed,
+            "learning_rate": self.defence(self.learning_rate, self.seed).learning_rate,
+            "images": self.settings.images,
+            "test_images": self.settings.test_images,
+        }
+        decisive = json.dumps({**fields, "sha256": truth.sha256}, sort_keys=True)
+        return {"key": hashlib.sha256(decisive.encode()).hexdigest()[:24], **fields}
+
+    def is_done_by(self, row: Row | None) -> bool:
+        """Whether `row`, what the file has under this job's key, leaves nothing to do."""
+        if row is None or (row.status == "failed" and self.settings.retry):
+            return False
+        return row.status != "done" or row.rebound is not None or self.settings.rebound is None or not row.attack
+
+
+def run_arena(
+    zoo: Zoo,
+    output: str | Path,
+    defences: Mapping[str, type[Defence]],
+    seeds: Sequence[int],
+    *,
+    victims: Sequence[str] | None = None,
+    learning_rates: Mapping[str, float] | None = None,
+    settings: Settings | None = None,
+    share: tuple[int, int] = (1, 1),
+    workers: int = 1,
+) -> list[Row]:
+    """Do what is not yet in `output`, and append a line for each run; a second call goes on where the first was killed.
+
+    Several arenas may work on one file at once: a run is claimed before it is begun. Validation victims take no part.
+
+    Args:
+        zoo ([`Zoo`]): the victims and their world.
+        output (`str` or `Path`): a .jsonl file.
+        defences (`Mapping[str, type[Defence]]`): by name.
+        seeds (`Sequence[int]`): of the draw of the cleaning pictures and of the defence.
+        victims (`Sequence[str]`, *optional*): the names of those to take; all when not given.
+        learning_rates (`Mapping[str, float]`, *optional*): by the defence's name; else the defence's default.
+        settings ([`Settings`], *optional*): of every run.
+        share (`tuple[int, int]`): `(i, n)`: do the i-th of n parts of the work, `i` from 1 on.
+        workers (`int`): processes, with one thread each when there are several.
+
+    Returns:
+        The rows of these runs, in the order of the work; those that another arena is still at are missing.
+
+    Raises:
+        InputError: before any long work, when an argument cannot be used.
+    """
+    settings, learning_rates = settings or Settings(), learning_rates or {}
+    part, parts = share
+    if not 1 <= part <= parts:
+        raise InputError(f"`share`: got {part}/{parts}; pass i/n with i between 1 and n.")
+    unknown = sorted(set(learning_rates) - set(defences))
+    if unknown:
+        raise InputError(f"`learning_rates`: got one for {', '.join(unknown)}; the defences are {list(defences)}.")
+    if workers < 1:
+        raise InputError(f"`workers`: got {workers}; pass at least 1.")
+    jobs = [
+        Job(victim, name, defence, learning_rates.get(name), seed, settings)
+        for seed in seeds
+        for victim in _chosen(zoo, victims)
+        for name, defence in defences.items()
+    ][part - 1 :: parts]
+    available = len(zoo.world.cleaning)
+    if settings.images > available:
+        raise InputError(f"`images`: got {settings.images}, and {zoo.world.name} has {available} for cleaning.")
+    runs = RunsFile(output)
+    if workers == 1:
+        _work(zoo, jobs, runs)
+    else:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool:
+            for done in [pool.submit(_work, zoo, jobs, runs, position) for position in range(workers)]:
+                done.result()
+    rows = runs.done()
+    keys = [job.identity["key"] for job in jobs]
+    return [rows[key] for key in keys if key in rows]
+
+
+def _chosen(zoo: Zoo, names: Sequence[str] | None) -> list[Victim]:
+    victims = {victim.truth.name: victim for victim in zoo.victims if victim.truth.role == "table"}
+    if names is None:
+        return list(victims.values())
+    unknown = [name for name in names if name not in victims]
+    if unknown:
+        raise InputError(f"`victims`: {', '.join(unknown)} are not in the zoo's table; it has {', '.join(victims)}.")
+    return [victims[name] for name in names]
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+
+def _work(zoo: Zoo, jobs: Sequence[Job], runs: RunsFile, position: int = 0) -> None:
+    """Go through all the jobs and do those that nobody has done or is at."""
+    before: dict[str, Quality] = {}
+    done = runs.done()
+    for job in tqdm(jobs, desc=f"arena, worker {position}", position=position):
+        key = job.identity["key"]
+        if job.is_done_by(done.get(key)):
+            continue
+        with runs.claim(key) as ours:
+            if ours and not job.is_done_by(runs.done().get(key)):  # another may have done it meanwhile
+                runs.append(_run(job, zoo.world, before))
+
+
+def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
+    """The row of one job; `before` keeps what was measured of the victims as they came."""
+    victim, settings = job.victim, job.settings
+    truth, attack = victim.truth, victim.attack()
+    if attack is not None and not truth.took:
+        return Row(**job.identity, status="did not take")
+    test = _draw(world.test, min(settings.test_images, len(world.test)), seed=0)
+    if truth.name not in before:
+        original = victim.load()
+        before[truth.name] = measure_quality(DualEncoder(original.model, original.processor), test, world, attack)
+    clip = victim.load()
+    digest = state_digest(clip.model, clip.dtype)
+    set_seed(job.seed)
+    try:
+        with measure_cost() as cost:
+            defended = job.defence(job.learning_rate, job.seed).defend(
+                clip, _draw(world.cleaning, settings.images, job.seed), world.class_names
+            )
+    except Exception as error:  # whatever it is, the table has to say that this defence failed here
+        logger.exception("%s failed on %s", job.name, truth.name)
+        return Row(
+            **job.identity, status="failed", error=f"{type(error).__name__}: {error}", before=before[truth.name]
+        )
+    clip.model = defended.model
+    encoder = DualEncoder(clip.model, clip.processor)
+    row = Row(
+        **job.identity,
+        status="done",
+        before=before[truth.name],
+        after=measure_quality(encoder, test, world, attack),
+        identical=state_digest(clip.model, clip.dtype) == digest,
+        verdict=defended.verdict,
+        target=defended.target,
+        cost=cost,
+        details=defended.details,
+    )
+    if defended.trigger is not None and defended.target is not None:
+        original = victim.load()
+        row.inverted_before = _inverted(DualEncoder(original.model, original.processor), test, world, defended)
+        row.inverted_after = _inverted(encoder, test, world, defended)
+    if settings.rebound is not None and attack is not None:
+        few = test.subset(range(min(settings.rebound.test_images, len(test))))
+
+        def measure(encoder: DualEncoder) -> list[Metrics]:
+            return measure_attack(encoder, few, world.class_names, attack, world.templates)
+
+        row.rebound = measure_rebound(clip, world.pretraining, measure, seed=job.seed, config=settings.rebound)
+    return row
+
+
+def _draw(data: CaptionedPixels, count: int, seed: int) -> CaptionedPixels:
+    return data.subset(torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count])
+
+
+def _inverted(encoder: DualEncoder, test: CaptionedPixels, world: World, defended: Defended) -> Rate | None:
+    """ASR of the trigger that a defence inverted."""
+    head = encoder.zero_shot_head(world.class_names, world.templates)
+    label = list(world.class_names).index(str(defended.target))
+    metrics = evaluate(encoder, head, test.pixels, labels=test.labels, trigger=defended.trigger, target=label)
+    return metrics.attack_success_rate

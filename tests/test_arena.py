@@ -1,0 +1,189 @@
+import json
+import multiprocessing
+import time
+from dataclasses import replace
+
+import pytest
+from arena_zoo import DEFENCES, Diverge, FakeZoo, Keep, Shake, make_zoo
+
+from hf_invertune.arena.rebound import ReboundConfig
+from hf_invertune.arena.rows import RunsFile, read_rows
+from hf_invertune.arena.run import Settings, run_arena
+from hf_invertune.errors import InputError
+from hf_invertune.identification import Verdict
+
+
+SETTINGS = Settings(images=16, test_images=24)
+PASSING = ("created", "cost")
+SEEDS = (0, 1)
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_zoo(tmp_path_factory.mktemp("zoo")).folder
+
+
+@pytest.fixture
+def zoo(folder):
+    return FakeZoo(folder)
+
+
+def figures(path):
+    """What the lines of a file say, but for the time that they took."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return sorted(json.dumps({k: v for k, v in line.items() if k not in PASSING}, sort_keys=True) for line in lines)
+
+
+def arena(folder, output):
+    """An arena in a process of its own, which need not import everything anew."""
+    process = FORK.Process(
+        target=run_arena, args=(FakeZoo(folder), output, DEFENCES, SEEDS), kwargs={"settings": SETTINGS}
+    )
+    process.start()
+    return process
+
+
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    """The file of an arena that nobody disturbed: 4 victims x 2 defences x 2 seeds."""
+    output = tmp_path_factory.mktemp("whole") / "runs.jsonl"
+    run_arena(FakeZoo(folder), output, DEFENCES, SEEDS, settings=SETTINGS)
+    return output
+
+
+def test_each_run_is_one_row(whole):
+    rows = read_rows([whole])
+    assert len(rows) == len(figures(whole)) == 16
+    assert {row.victim for row in rows} == {"badnet-0", "badnet-1", "clean-0", "sig-0"}  # none of validation
+    keep, shake = ({row.victim: row for row in rows if row.defence == name and row.seed == 1} for name in DEFENCES)
+    assert keep["badnet-0"].identical and keep["badnet-0"].before == keep["badnet-0"].after
+    assert keep["badnet-0"].cost.forward == 0
+    row = shake["badnet-1"]
+    assert (row.status, row.verdict, row.target, row.identical) == ("done", Verdict.BACKDOORED, "green ring", False)
+    assert (row.details, row.learning_rate, row.victim_seed) == ({"images": 16}, 0.1, 1)
+    assert row.before != row.after and row.inverted_before.count == row.inverted_after.count > 0
+    assert row.after.metrics[0].target_rate.count == row.after.retrieval_attacks[0].success[1].count < 24
+    assert (row.after.metrics[0].clean_accuracy.count, row.after.retrieval.image_to_text[5].count) == (24, 24)
+
+
+def test_a_victim_that_did_not_take_is_not_scored(whole):
+    rows = [row for row in read_rows([whole]) if row.victim == "sig-0"]
+    assert len(rows) == 4
+    assert all((row.status, row.before, row.after, row.cost) == ("did not take", None, None, None) for row in rows)
+
+
+def test_a_clean_model_has_an_accuracy_and_no_attack(whole):
+    row = next(row for row in read_rows([whole]) if row.victim == "clean-0" and row.defence == "keep")
+    assert (row.attack, row.identical, row.after.retrieval_attacks) == (None, True, [])
+    assert row.after.metrics[0].attack_success_rate is None and row.after.metrics[0].clean_accuracy.count == 24
+
+
+def test_an_arena_that_was_killed_goes_on(zoo, folder, whole, tmp_path, monkeypatch):
+    output = tmp_path / "runs.jsonl"
+    monkeypatch.setattr(Keep, "nap", 0.3)
+    process = arena(folder, output)
+    while not output.exists() or output.read_bytes().count(b"\n") < 3:
+        assert process.is_alive()
+        time.sleep(0.02)
+    process.kill()
+    process.join()
+    monkeypatch.undo()
+    with output.open("ab") as file:  # and the next line half written
+        file.write(output.read_bytes().splitlines()[0][:200])
+    assert len(RunsFile(output).rows()) < 16
+    run_arena(zoo, output, DEFENCES, SEEDS, settings=SETTINGS)
+    assert figures(output) == figures(whole)
+
+
+def test_two_arenas_at_once_lose_nothing_and_double_nothing(folder, whole, tmp_path):
+    output = tmp_path / "runs.jsonl"
+    both = [arena(folder, output), arena(folder, output)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert figures(output) == figures(whole)
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_two_workers_do_what_one_does(zoo, whole, tmp_path, monkeypatch, method):
+    monkeypatch.setattr("hf_invertune.arena.run.get_context", lambda _: multiprocessing.get_context(method))
+    rows = run_arena(zoo, tmp_path / "runs.jsonl", DEFENCES, SEEDS, settings=SETTINGS, workers=2)
+    assert figures(tmp_path / "runs.jsonl") == figures(whole)
+    assert [row.key for row in rows] == [row.key for row in read_rows([whole])]
+
+
+def test_a_finished_arena_does_nothing_again(zoo, whole, monkeypatch):
+    monkeypatch.setattr(Keep, "defend", None)
+    monkeypatch.setattr(Shake, "defend", None)
+    content = whole.read_bytes()
+    assert len(run_arena(zoo, whole, DEFENCES, SEEDS, settings=SETTINGS)) == 16
+    assert whole.read_bytes() == content
+
+
+def test_shares_are_disjoint_and_complete(zoo, tmp_path):
+    output = tmp_path / "runs.jsonl"
+    parts = [run_arena(zoo, output, {"keep": Keep}, [0], settings=SETTINGS, share=(part, 3)) for part in (1, 2, 3)]
+    assert [len(part) for part in parts] == [2, 1, 1] and len(read_rows([output])) == 4
+
+
+def test_a_defence_that_fails_is_a_row_too(zoo, tmp_path):
+    output, options = tmp_path / "runs.jsonl", {"victims": ["badnet-0"], "settings": SETTINGS}
+    (row,) = run_arena(zoo, output, {"diverge": Diverge}, [0], **options)
+    assert (row.status, row.error, row.after) == ("failed", "FloatingPointError: the loss is not finite", None)
+    run_arena(zoo, output, {"diverge": Diverge}, [0], **options)
+    assert len(output.read_text().splitlines()) == 1
+    options["settings"] = replace(SETTINGS, retry=True)
+    run_arena(zoo, output, {"diverge": Diverge}, [0], **options)
+    assert len(output.read_text().splitlines()) == 2 and len(read_rows([output])) == 1
+
+
+def test_a_rebound_is_measured_when_it_is_asked_for(zoo, tmp_path):
+    output, victims = tmp_path / "runs.jsonl", ["badnet-0", "clean-0"]
+    run_arena(zoo, output, {"keep": Keep}, [0], victims=victims, settings=SETTINGS)
+    rebound = ReboundConfig(steps=2, every=1, batch_size=8, test_images=10)
+    settings = replace(SETTINGS, rebound=rebound)
+    first, clean = run_arena(zoo, output, {"keep": Keep}, [0], victims=victims, settings=settings)
+    assert [point.step for point in first.rebound] == SEEDS and clean.rebound is None
+    assert first.rebound[0].metrics[0].clean_accuracy.count == 10
+    assert len(output.read_text().splitlines()) == 3 and len(read_rows([output])) == 2
+
+
+def test_one_table_has_one_setting(zoo, tmp_path):
+    for rate in (0.1, 0.2):
+        run_arena(
+            zoo,
+            tmp_path / "runs.jsonl",
+            {"shake": Shake},
+            [0],
+            victims=["badnet-0"],
+            learning_rates={"shake": rate},
+            settings=SETTINGS,
+        )
+    with pytest.raises(InputError, match=r"learning rates 0\.1 and 0\.2"):
+        read_rows([tmp_path / "runs.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("message", "options"),
+    [
+        ("`share`: got 3/2", {"share": (3, 2)}),
+        ("`learning_rates`: got one for PAR; the defences are", {"learning_rates": {"PAR": 1.0}}),
+        ("`victims`: badnet-100 are not in the zoo's table", {"victims": ["badnet-100"]}),
+        ("`images`: got 99, and noise has 20 for cleaning", {"settings": Settings(images=99)}),
+        ("`workers`: got 0", {"workers": 0}),
+    ],
+)
+def test_wrong_input(zoo, tmp_path, message, options):
+    with pytest.raises(InputError, match=message):
+        run_arena(zoo, tmp_path / "runs.jsonl", DEFENCES, [0], **options)
+
+
+def test_files_that_hold_no_runs(tmp_path):
+    with pytest.raises(InputError, match="`runs`: there is no file"):
+        read_rows([tmp_path / "absent.jsonl"])
+    (tmp_path / "other.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(InputError, match="`runs`: line 1 of"):
+        read_rows([tmp_path / "other.jsonl"])
+    with pytest.raises(InputError, match="`test_images`: got 0"):
+        Settings(test_images=0)
