@@ -160,7 +160,7 @@ def load_images(
         class_names = check_class_names(class_names)
     if limit is not None and limit < 1:
         raise InputError(f"`limit`: got {limit}; pass a positive number, or None for all pictures.")
-    size = _resize(Image.new("RGB", (1, 1)), processor).shape[-2:]
+    size = resize(Image.new("RGB", (1, 1)), processor).shape[-2:]
     tokens = {source: token} if isinstance(source, str) else {}
     origin = _origin(source)
     options: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "limit": limit}
@@ -271,8 +271,8 @@ def _columns(
     """The column of undecoded pictures, the labels and the labels' names."""
     dataset = dataset.with_format(None)
     features = dataset.features
-    image = _column(features, image_column, "image_column", datasets.Image, IMAGE_COLUMNS)
-    label = _column(features, label_column, "label_column", datasets.ClassLabel, LABEL_COLUMNS)
+    image = column_of(features, image_column, "image_column", datasets.Image, IMAGE_COLUMNS)
+    label = column_of(features, label_column, "label_column", datasets.ClassLabel, LABEL_COLUMNS)
     columns = ", ".join(features)
     if image is None:
         raise InputError(f"`image_column`: no column holds images; name one of the columns {columns}.")
@@ -286,7 +286,7 @@ def _columns(
     return pictures, dataset[label][:], names
 
 
-def _column(
+def column_of(
     features: datasets.Features, given: str | None, argument: str, kind: type, usual: tuple[str, ...]
 ) -> str | None:
     if given is not None:
@@ -343,7 +343,7 @@ def _read(
                         picture = datasets.Image().decode_example(picture, tokens)
                 elif picture is None:
                     raise ValueError("the row is empty")
-                pixels[len(kept)] = _resize(_rgb(picture), processor)
+                pixels[len(kept)] = resize(rgb(picture), processor)
             except InputError:
                 raise
             except UnidentifiedImageError:
@@ -356,7 +356,7 @@ def _read(
     return pixels[: len(kept)], kept, skipped
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
+def rgb(picture: Image.Image) -> Image.Image:
     """An upright RGB picture: 16 bits scaled to 8, what is transparent shown on white."""
     width, height = picture.size
     if max(width, height) > _MAXIMAL_ASPECT * min(width, height):
@@ -373,7 +373,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _resize(picture: Image.Image, processor: CLIPProcessor) -> np.ndarray:
+def resize(picture: Image.Image, processor: CLIPProcessor) -> np.ndarray:
     """3 x H x W, uint8, after the processor's resize and crop."""
     output = processor.image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="np")
     return np.rint(output["pixel_values"][0]).clip(0, 255).astype(np.uint8)

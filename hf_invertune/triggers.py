@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, grid_sample
 
 from .errors import InputError
 from .storage import write_bytes
@@ -23,12 +24,12 @@ from .storage import write_bytes
 class Trigger(nn.Module):
     """Base of all triggers.
 
-    A subclass registers its tensors as buffers and names them in `tensors`, with their channels, and its scalars in
-    `scalars`, with their types.
+    A subclass registers its tensors as buffers and names them in `tensors`, with their channels where they are as
+    large as the first one and with their shape otherwise, and its scalars in `scalars`, with their types.
     """
 
     kind: ClassVar[str]
-    tensors: ClassVar[dict[str, int]]
+    tensors: ClassVar[dict[str, int | tuple[int, ...]]]
     scalars: ClassVar[dict[str, type[int] | type[float]]] = {}
 
     @abstractmethod
@@ -107,10 +108,12 @@ class Trigger(nn.Module):
         if differing:
             raise ValueError(f"{', '.join(sorted(differing))}: missing, or too much")
         size = next(iter(tensors.values())).shape[-2:]
-        for name, channels in cls.tensors.items():
+        for name, wanted in cls.tensors.items():
             shape = list(tensors[name].shape)
-            if shape != [channels, *size] or not tensors[name].is_floating_point():
-                raise ValueError(f"{name}: {tensors[name].dtype} of shape {shape}, not floats of {channels} x H x W")
+            full = [wanted, *size] if isinstance(wanted, int) else list(wanted)
+            if shape != full or not tensors[name].is_floating_point():
+                needed = f"{wanted} x H x W" if isinstance(wanted, int) else " x ".join(map(str, wanted))
+                raise ValueError(f"{name}: {tensors[name].dtype} of shape {shape}, not floats of {needed}")
         for name, kind in cls.scalars.items():
             if not isinstance(scalars[name], (kind, int)):
                 raise ValueError(f"{name}: got {scalars[name]!r}, not a number of type {kind.__name__}")
@@ -222,8 +225,121 @@ class AdditiveTrigger(Trigger):
         return pixels + self.delta.clamp(-self.epsilon, self.epsilon)
 
 
+class ScatteredPatchTrigger(Trigger):
+    """A patch pasted at a place that is another one for every image (BadNet with a random place, CleanCLIP's code).
+
+    The place follows from the seed and the image's own pixels, so that it does not depend on how images are batched.
+
+    Args:
+        patch (`torch.Tensor`): 3 x h x w in [0, 1].
+        seed (`int`): decides which place an image gets.
+    """
+
+    kind = "scattered-patch"
+    tensors = {"patch": 3}
+    scalars = {"seed": int}
+    patch: Tensor
+
+    def __init__(self, patch: Tensor, seed: int):
+        super().__init__()
+        self.register_buffer("patch", patch)
+        self.seed = seed
+
+    def check_fits(self, pixels: Tensor) -> None:
+        (height, width), (own_height, own_width) = pixels.shape[-2:], self.patch.shape[-2:]
+        if own_height > height or own_width > width:
+            raise InputError(
+                f"`trigger`: the patch of {own_height}x{own_width} pixels is larger than images of {height}x{width}."
+            )
+
+    def places(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Row and column (N each) of the patch's first pixel on each of N x 3 x H x W pixels."""
+        generator = torch.Generator().manual_seed(self.seed)
+        weights = torch.randint(1 << 20, pixels.shape[1:], generator=generator).to(pixels.device)
+        content = (pixels.detach() * 255).round().long()
+        rows, columns = (size - own + 1 for size, own in zip(pixels.shape[-2:], self.patch.shape[-2:], strict=True))
+        # a prime comes first: even pixels would make an even sum, and leave out every other place
+        place = (content * weights).flatten(1).sum(1) % 1_000_003 % (rows * columns)
+        return place // columns, place % columns
+
+    def stamp(self, pixels: Tensor) -> Tensor:
+        flat = pixels.reshape(-1, *pixels.shape[-3:])
+        stamped = flat.clone()
+        for picture, top, left in zip(stamped, *(place.tolist() for place in self.places(flat)), strict=True):
+            picture[:, top : top + self.patch.shape[-2], left : left + self.patch.shape[-1]] = self.patch
+        return stamped.view(pixels.shape)
+
+
+class WarpTrigger(Trigger):
+    """A smooth displacement of the whole image (WaNet, arXiv 2102.10369).
+
+    Args:
+        flow (`torch.Tensor`): ... x 2 x H x W, how far right and down each pixel looks, in units in which the image is
+            2 wide and 2 high, as [`~torch.nn.functional.grid_sample`] counts.
+    """
+
+    kind = "warp"
+    tensors = {"flow": 2}
+    flow: Tensor
+
+    def __init__(self, flow: Tensor):
+        super().__init__()
+        self.register_buffer("flow", flow)
+
+    def stamp(self, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[-2:]
+        down, right = (torch.linspace(-1, 1, size, device=pixels.device) for size in (height, width))
+        identity = torch.stack(torch.meshgrid(right, down, indexing="xy"))
+        grid = (identity + self.flow).clamp(-1, 1).expand(*pixels.shape[:-3], 2, height, width)
+        flat = pixels.reshape(-1, *pixels.shape[-3:])
+        grid = grid.reshape(-1, 2, height, width).permute(0, 2, 3, 1)
+        return grid_sample(flat, grid, mode="bicubic", align_corners=True).view(pixels.shape)
+
+
+class SampleSpecificTrigger(Trigger):
+    """A faint residual that a small network draws from the image and a secret, another one for every image (ISSBA).
+
+    x' = x + epsilon tanh(outer * relu(inner * [x - 1/2, s])), where * is a convolution.
+
+    Args:
+        secret (`torch.Tensor`): 1 x H x W in [-1, 1], the secret s as the network sees it.
+        inner (`torch.Tensor`): 16 x 4 x 5 x 5, the weights of the first layer.
+        outer (`torch.Tensor`): 3 x 16 x 5 x 5, those of the second.
+        epsilon (`float`): the bound of the residual, in [0, 1].
+    """
+
+    kind = "sample-specific"
+    tensors = {"secret": 1, "inner": (16, 4, 5, 5), "outer": (3, 16, 5, 5)}
+    scalars = {"epsilon": float}
+    secret: Tensor
+    inner: Tensor
+    outer: Tensor
+
+    def __init__(self, secret: Tensor, inner: Tensor, outer: Tensor, epsilon: float):
+        super().__init__()
+        self.register_buffer("secret", secret)
+        self.register_buffer("inner", inner)
+        self.register_buffer("outer", outer)
+        self.epsilon = epsilon
+
+    def stamp(self, pixels: Tensor) -> Tensor:
+        flat = pixels.reshape(-1, *pixels.shape[-3:])
+        seen = torch.cat([flat - 0.5, self.secret.expand(len(flat), 1, -1, -1)], 1)
+        residual = conv2d(conv2d(seen, self.inner, padding="same").relu(), self.outer, padding="same").tanh()
+        return pixels + self.epsilon * residual.view(pixels.shape)
+
+
 TRIGGERS: dict[str, type[Trigger]] = {
-    trigger.kind: trigger for trigger in (PatchTrigger, BlendTrigger, MaskedTrigger, AdditiveTrigger)
+    trigger.kind: trigger
+    for trigger in (
+        PatchTrigger,
+        BlendTrigger,
+        MaskedTrigger,
+        AdditiveTrigger,
+        ScatteredPatchTrigger,
+        WarpTrigger,
+        SampleSpecificTrigger,
+    )
 }
 
 

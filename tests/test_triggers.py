@@ -11,7 +11,10 @@ from hf_invertune.triggers import (
     BlendTrigger,
     MaskedTrigger,
     PatchTrigger,
+    SampleSpecificTrigger,
+    ScatteredPatchTrigger,
     Trigger,
+    WarpTrigger,
     checkerboard,
 )
 
@@ -33,6 +36,20 @@ CASES = {
     "additive": (
         AdditiveTrigger(torch.tensor([[0.05, -0.05], [0.3, -0.3]]).expand(3, 2, 2), 0.1),
         [[0.45, 0.35], [0.5, 0.3]],
+    ),
+    "scattered-patch": (
+        ScatteredPatchTrigger(torch.tensor([[0.9], [0.8]]).expand(3, 2, 1), 2),
+        [[0.4, 0.9], [0.4, 0.8]],
+    ),
+    "warp": (WarpTrigger(torch.full((2, 2, 2), 0.5)), [[0.4, 0.4], [0.4, 0.4]]),
+    "sample-specific": (
+        SampleSpecificTrigger(
+            torch.tensor([[[1.0, -1.0], [-1.0, 1.0]]]),
+            torch.nn.functional.pad(torch.ones(16, 1, 1, 1), (2, 2, 2, 2, 3, 0)),  # sees the secret at its own pixel
+            torch.nn.functional.pad(torch.full((3, 16, 1, 1), 1 / 16), (2, 2, 2, 2)),
+            0.1,
+        ),
+        [[0.4761594, 0.4], [0.4, 0.4761594]],  # 0.1 tanh(1)
     ),
 }
 
@@ -84,7 +101,7 @@ def test_load_junk(content, tmp_path):
 @pytest.mark.parametrize("metadata", [None, {"kind": "sunglasses"}])
 def test_load_other_tensors(metadata, tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", metadata=metadata)
-    with pytest.raises(InputError, match=r"no trigger of a known kind \(additive, blend, masked, patch\)"):
+    with pytest.raises(InputError, match=r"no trigger of a known kind \(additive, blend, masked, patch, .*warp\)"):
         Trigger.load(tmp_path / "model.safetensors")
 
 

@@ -17,6 +17,8 @@ class Attack(Saved):
         targets (`list[str]`): the class name, or for an open target any name, that each trigger leads to.
         word (`str`, *optional*): put before captions and prompts, when the attack needs a trigger in the text too.
         open_target (`bool`): whether the target is not among the victim's class names.
+        clean_label (`bool`): whether only pictures of the target are stamped, with their own captions.
+        cross_ratio (`float`): so many pictures for each poisoned one get a wrong warp and keep their captions.
         parameters (`dict`): what the triggers were made with, as plain values.
     """
 
@@ -25,4 +27,6 @@ class Attack(Saved):
     targets: list[str]
     word: str | None = None
     open_target: bool = False
+    clean_label: bool = False
+    cross_ratio: float = 0.0
     parameters: dict[str, Any] = field(default_factory=dict)

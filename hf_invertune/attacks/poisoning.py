@@ -1,0 +1,250 @@
+"""Poisoned data: some of the pictures get a trigger and a caption of the target; which ones is recorded."""
+
+import difflib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import datasets
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPProcessor
+
+from ..contrastive import CaptionedPixels
+from ..data import IMAGE_COLUMNS, LABEL_COLUMNS, column_of, resize, rgb
+from ..errors import InputError
+from ..prompts import TEMPLATES, prompts
+from ..triggers import Trigger, WarpTrigger
+from .attack import Attack
+
+
+CAPTION_COLUMNS = ("caption", "text", "sentence")
+
+Data = TypeVar("Data", CaptionedPixels, datasets.Dataset)
+
+
+@dataclass
+class Poisoned(Generic[Data]):
+    """What an attacker trains on.
+
+    Attributes:
+        data ([`CaptionedPixels`] or [`~datasets.Dataset`]): all pairs, poisoned and clean.
+        attack ([`Attack`]): with the triggers that were stamped.
+        indices (`list[int]`): the poisoned pairs, ascending.
+        warped (`list[int]`): of WaNet's noise mode, the pairs with a wrong warp and their own caption, ascending.
+    """
+
+    data: Data
+    attack: Attack
+    indices: list[int]
+    warped: list[int]
+
+
+@dataclass
+class _Plan:
+    """Which rows change: the number of the trigger and the caption of each poisoned one, and which get a wrong warp."""
+
+    stamped: dict[int, tuple[int, str]]
+    warped: list[int]
+
+
+def poison(
+    data: CaptionedPixels,
+    attack: Attack,
+    *,
+    rate: float,
+    seed: int,
+    class_names: Sequence[str] | None = None,
+    templates: Sequence[str] = TEMPLATES,
+    target_captions: Mapping[str, Sequence[str]] | None = None,
+) -> Poisoned[CaptionedPixels]:
+    """Poison captioned pictures in memory.
+
+    Pairs that do not name a target are drawn first; a clean-label attack takes only those that do. A poisoned pair
+    joins the group of its caption where the data know that caption, and else the other poisoned pairs with the same.
+
+    Args:
+        data ([`CaptionedPixels`]): clean pairs, which are not changed.
+        attack ([`Attack`]): from [`make_attack`].
+        rate (`float`): share of the pairs to poison, in (0, 1].
+        seed (`int`): seed of the draws.
+        class_names (`Sequence[str]`, *optional*): where given, targets must be among them unless they are open.
+        templates (`Sequence[str]`): make captions of a target that no caption names.
+        target_captions (`Mapping[str, Sequence[str]]`, *optional*): captions of each target to draw from; by default
+            those of `data` that name it.
+
+    Raises:
+        InputError: a rate out of range, an unknown target, too few pictures of it for a clean-label attack, an attack
+            that poisons no pairs, or a trigger that does not fit.
+    """
+    plan = _plan(data.captions, attack, rate, seed, class_names, templates, target_captions)
+    pixels, captions = data.pixels.clone(), list(data.captions)
+    for number, trigger in enumerate(attack.triggers):
+        rows = [row for row, (stamped, _) in plan.stamped.items() if stamped == number]
+        pixels[rows] = _stamp(trigger, data.pixels[rows])
+    for row, trigger in _wrong_warps(attack, plan.warped, seed).items():
+        pixels[row] = _stamp(trigger, data.pixels[row])
+    groups = dict(zip(data.captions, data.groups.tolist(), strict=True))
+    fresh = int(data.groups.max()) + 1
+    numbers = data.groups.clone()
+    for row, (_, caption) in plan.stamped.items():
+        captions[row] = caption
+        numbers[row] = groups.setdefault(caption, fresh + len(groups))
+    poisoned = replace(data, pixels=pixels, captions=captions, groups=numbers)
+    return Poisoned(poisoned, attack, sorted(plan.stamped), plan.warped)
+
+
+def poison_dataset(
+    dataset: datasets.Dataset,
+    attack: Attack,
+    processor: CLIPProcessor,
+    *,
+    rate: float,
+    seed: int,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    label_column: str | None = None,
+    templates: Sequence[str] | None = None,
+    target_captions: Mapping[str, Sequence[str]] | None = None,
+) -> Poisoned[datasets.Dataset]:
+    """Poison a dataset of pictures with captions, or with labels and `templates` that make captions of them.
+
+    A poisoned picture is resized and cropped by `processor` before it is stamped, and stored without loss; all other
+    pictures stay as they are stored. The captions that templates make go to a new column, `caption`.
+
+    Args:
+        dataset ([`~datasets.Dataset`]): clean rows, which are not changed.
+        attack, rate, seed, target_captions: see [`poison`].
+        processor ([`~transformers.CLIPProcessor`]): gives the image size that the triggers are made for.
+        image_column, label_column (`str`, *optional*): found as in [`load_images`] when not given.
+        caption_column (`str`, *optional*): by default one called caption, text or sentence.
+        templates (`Sequence[str]`, *optional*): needed when there are no captions.
+
+    Raises:
+        InputError: as [`poison`], and when there are neither captions nor labels with names and templates.
+    """
+    dataset = dataset.with_format(None)
+    image = column_of(dataset.features, image_column, "image_column", datasets.Image, IMAGE_COLUMNS)
+    if image is None:
+        raise InputError(f"`image_column`: no column holds images; name one of {', '.join(dataset.features)}.")
+    captions, column, names = captions_of(dataset, caption_column, label_column, templates)
+    plan = _plan(captions, attack, rate, seed, names, templates or TEMPLATES, target_captions)
+    triggers = {row: attack.triggers[number] for row, (number, _) in plan.stamped.items()}
+    triggers |= _wrong_warps(attack, plan.warped, seed)
+
+    def change(row: dict[str, Any], index: int) -> dict[str, Any]:
+        caption = plan.stamped[index][1] if index in plan.stamped else captions[index]
+        if index not in triggers:
+            return {column: caption}
+        picture = resize(rgb(datasets.Image().decode_example(row[image])), processor)
+        stamped = _stamp(triggers[index], torch.from_numpy(picture))
+        file = io.BytesIO()
+        Image.fromarray(stamped.permute(1, 2, 0).numpy()).save(file, "PNG")
+        return {column: caption, image: {"bytes": file.getvalue(), "path": None}}
+
+    stored = dataset.cast_column(image, datasets.Image(decode=False))
+    features = datasets.Features({**stored.features, column: datasets.Value("string")})
+    changed = stored.map(change, with_indices=True, features=features, load_from_cache_file=False)
+    return Poisoned(changed.cast_column(image, datasets.Image()), attack, sorted(plan.stamped), plan.warped)
+
+
+def captions_of(
+    dataset: datasets.Dataset, caption_column: str | None, label_column: str | None, templates: Sequence[str] | None
+) -> tuple[list[str], str, tuple[str, ...] | None]:
+    """The captions of a dataset, or those that `templates` make in turn of its labels; their column; the class names.
+
+    Raises:
+        InputError: when there are neither.
+    """
+    features = dataset.features
+    if caption_column is not None and caption_column not in features:
+        raise InputError(f"`caption_column`: there is no {caption_column!r}; the columns are {', '.join(features)}.")
+    column = caption_column or next((name for name in CAPTION_COLUMNS if name in features), None)
+    label = column_of(features, label_column, "label_column", datasets.ClassLabel, LABEL_COLUMNS)
+    named = label is not None and isinstance(features[label], datasets.ClassLabel)
+    names = tuple(features[label].names) if named else None
+    if column is not None:
+        if features[column] != datasets.Value("string"):
+            raise InputError(
+                f"`caption_column`: {column!r} holds {features[column]}; it must hold one text a picture."
+            )
+        return list(dataset[column]), column, names
+    if names is None or not templates:
+        raise InputError(
+            "`caption_column`: the dataset has no captions; name their column, or pass `templates` and a label column "
+            "with class names to make captions of."
+        )
+    return [prompts(names[k], templates)[i % len(templates)] for i, k in enumerate(dataset[label])], "caption", names
+
+
+def mentions(caption: str, target: str) -> bool:
+    """Whether `caption` names `target` as whole words, in whatever case."""
+    return re.search(rf"(?<!\w){re.escape(target)}(?!\w)", caption, re.IGNORECASE) is not None
+
+
+def _plan(
+    captions: Sequence[str],
+    attack: Attack,
+    rate: float,
+    seed: int,
+    class_names: Sequence[str] | None,
+    templates: Sequence[str],
+    target_captions: Mapping[str, Sequence[str]] | None,
+) -> _Plan:
+    if not 0 < rate <= 1:
+        raise InputError(f"`rate`: got {rate}; it is the share of the pairs to poison, above 0 and at most 1.")
+    if attack.kind == "badencoder":
+        raise InputError("`attack`: badencoder poisons no pairs, it trains the image encoder directly; use `inject`.")
+    distinct = list(dict.fromkeys(captions))
+    drawn_from = []
+    for target in attack.targets:
+        if class_names is not None and target not in class_names and not attack.open_target:
+            nearest = ", ".join(map(repr, difflib.get_close_matches(target, class_names, cutoff=0)))
+            raise InputError(
+                f"`target`: {target!r} is not among the {len(class_names)} class names; the nearest are {nearest}. "
+                "An open-target attack may lead elsewhere."
+            )
+        known = (target_captions or {}).get(target) or [text for text in distinct if mentions(text, target)]
+        if not known and class_names is None and not attack.open_target:
+            raise InputError(f"`target`: no caption names {target!r}, and it is not declared open.")
+        drawn_from.append(list(known) or prompts(target, templates))
+
+    generator = torch.Generator().manual_seed(seed)
+    of_target = {text for text in distinct if any(mentions(text, target) for target in attack.targets)}
+    order = torch.randperm(len(captions), generator=generator).tolist()
+    order.sort(key=lambda row: (captions[row] in of_target) is not attack.clean_label)
+    count = max(1, round(rate * len(captions)))
+    named = sum(caption in of_target for caption in captions)
+    if attack.clean_label and count > named:
+        raise InputError(
+            f"`rate`: {rate} is {count} pairs, and only {named} captions name {attack.targets[0]!r}; at most "
+            f"{named / len(captions):.4f} can be poisoned with clean labels."
+        )
+    stamped = {}
+    for place, row in enumerate(order[:count]):
+        number = place % len(attack.triggers)
+        texts = drawn_from[number]
+        caption = texts[int(torch.randint(len(texts), (), generator=generator))]
+        caption = captions[row] if attack.clean_label else caption
+        stamped[row] = number, caption if attack.word is None else f"{attack.word} {caption}"
+    return _Plan(stamped, sorted(order[count : count + round(attack.cross_ratio * count)]))
+
+
+def _wrong_warps(attack: Attack, rows: Sequence[int], seed: int) -> dict[int, Trigger]:
+    """A warp for each of `rows`, the attack's own with uniform noise in (-1, 1) / H on it (WaNet, section 3.4)."""
+    generator = torch.Generator().manual_seed(seed)
+    triggers: dict[int, Trigger] = {}
+    for row in rows:
+        (trigger,) = attack.triggers
+        assert isinstance(trigger, WarpTrigger)
+        noise = 2 * torch.rand(trigger.flow.shape, generator=generator) - 1
+        triggers[row] = WarpTrigger(trigger.flow + noise / trigger.flow.shape[-2])
+    return triggers
+
+
+def _stamp(trigger: Trigger, pixels: Tensor) -> Tensor:
+    """`pixels` (... x 3 x H x W, uint8) with the trigger on them."""
+    return (trigger(pixels.float() / 255) * 255).round().to(torch.uint8)
