@@ -107,7 +107,7 @@ class Trigger(nn.Module):
         differing = (tensors.keys() ^ cls.tensors.keys()) | (scalars.keys() ^ cls.scalars.keys())
         if differing:
             raise ValueError(f"{', '.join(sorted(differing))}: missing, or too much")
-        size = next(iter(tensors.values())).shape[-2:]
+        size = tensors[next(iter(cls.tensors))].shape[-2:]
         for name, wanted in cls.tensors.items():
             shape = list(tensors[name].shape)
             full = [wanted, *size] if isinstance(wanted, int) else list(wanted)
@@ -293,7 +293,9 @@ class WarpTrigger(Trigger):
         grid = (identity + self.flow).clamp(-1, 1).expand(*pixels.shape[:-3], 2, height, width)
         flat = pixels.reshape(-1, *pixels.shape[-3:])
         grid = grid.reshape(-1, 2, height, width).permute(0, 2, 3, 1)
-        return grid_sample(flat, grid, mode="bicubic", align_corners=True).view(pixels.shape)
+        # beyond the edge it goes on as at the edge: with zeros there, the frame would darken and be a trigger by itself
+        warped = grid_sample(flat, grid, mode="bicubic", padding_mode="border", align_corners=True)
+        return warped.view(pixels.shape)
 
 
 class SampleSpecificTrigger(Trigger):
