@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import run_forked
 from PIL import Image
 from transformers import CLIPModel
 from typer.testing import CliRunner
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 import hf_invertune
 from hf_invertune import cli, console, drawings, output_folder
 from hf_invertune.identification import ScanConfig
+from hf_invertune.inversion import InversionConfig
 from hf_invertune.triggers import PatchTrigger
 
 
@@ -293,7 +295,9 @@ def test_exit_code_of_a_removal(verdict, outcome, code):
 
 
 def test_model_that_is_not_there(pictures):
-    fails("MODEL: ./nowhere is no folder", "scan", "./nowhere", "--images", pictures)
+    outcome = run_forked("hf_invertune", "scan", "./nowhere", "--images", pictures, **PLAIN)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith("error: MODEL: ./nowhere is no folder") and outcome.stderr.count("\n") == 1
 
 
 # The victims that come along
@@ -308,6 +312,16 @@ def result_of(outcome, code):
     """The one JSON object on stdout."""
     assert outcome.exit_code == code, outcome.output
     return json.loads(outcome.stdout)
+
+
+NOTHING = {"masked": 1e9, "additive": 1e9}
+SCAN = {"steps": (2, 2), "simulation_steps": 2, "suspicious": NOTHING, "quiet": NOTHING}
+
+
+def quick(monkeypatch, config, **quicker):
+    """Other defaults for a config of a stage."""
+    init = config.__init__
+    monkeypatch.setattr(config, "__init__", lambda self, **settings: init(self, **{**quicker, **settings}))
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +354,8 @@ def test_scan_finds_the_backdoor(flat, few, tmp_path):
 
 
 def test_scan_lets_a_clean_model_pass(flat, few):
-    outcome = run("scan", VICTIMS / "clean", "--images", flat, "--class-names", few, "--limit", "96")
+    arguments = ("--images", flat, "--class-names", few, "--limit", "96")
+    outcome = run_forked("hf_invertune", "scan", VICTIMS / "clean", *arguments, **PLAIN)
     assert outcome.returncode == 0, outcome.stderr
     assert "The label easiest to reach" in outcome.stdout
     assert outcome.stdout.splitlines()[-1] == "clean"
@@ -348,7 +363,7 @@ def test_scan_lets_a_clean_model_pass(flat, few):
 
 def test_remove_leaves_a_clean_model_unchanged(flat, few, tmp_path, monkeypatch):
     """What is saved is the model that came, bit for bit; an earlier run there is resumed or replaced on demand only."""
-    monkeypatch.setattr("hf_invertune.identification.ScanConfig.__init__", quick(ScanConfig.__init__))
+    quick(monkeypatch, ScanConfig, **SCAN)
     images = ["--images", str(flat), "--class-names", few, "--limit", "96"]
     command = ["remove", str(VICTIMS / "clean"), *images, "--output-dir", str(tmp_path / "out"), "--json"]
     first = run_here(*command)
@@ -369,19 +384,10 @@ def test_remove_leaves_a_clean_model_unchanged(flat, few, tmp_path, monkeypatch)
     assert json.loads(resumed.stdout)["outcome"] == "unchanged"
 
 
-def quick(init):
-    """A scan of two updates a round that finds nothing."""
-
-    def quickly(self, **settings):
-        nothing = {"masked": 1e9, "additive": 1e9}
-        init(self, **{"steps": (2, 2), "simulation_steps": 2, "suspicious": nothing, "quiet": nothing, **settings})
-
-    return quickly
-
-
 def test_removal_that_misses_the_bar(flat, few, tmp_path, monkeypatch):
     """Exit code 4 and the reason, and model and report all the same."""
-    monkeypatch.setattr("hf_invertune.identification.ScanConfig.__init__", quick(ScanConfig.__init__))
+    quick(monkeypatch, ScanConfig, **SCAN)
+    quick(monkeypatch, InversionConfig, steps=2)
     monkeypatch.setattr("hf_invertune.audit.missed_bars", lambda report, config: ["The bar was missed."])
     images = ["--images", str(flat), "--class-names", few, "--limit", "96", "--target", "red circle"]
     out = tmp_path / "out"

@@ -1,25 +1,18 @@
 import json
-import os
-import subprocess
-import sys
+from dataclasses import replace
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from hf_invertune import cli
 from hf_invertune.demo import drawings, run_demo, victim_folder, victim_truth
 from hf_invertune.drawings import CLASS_NAMES
 from hf_invertune.hub import load_clip
+from hf_invertune.identification import ScanConfig
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report import AuditReport
 from hf_invertune.triggers import Trigger
-
-
-def demo(*arguments):
-    """`hf-invertune demo --json` in a process of its own: its exit code and what it printed."""
-    command = [sys.executable, "-m", "hf_invertune", "demo", "--json", *map(str, arguments)]
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=900, env=dict(os.environ))
-    assert outcome.stdout, outcome.stderr
-    return outcome.returncode, json.loads(outcome.stdout)
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +20,21 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("demo") / "out"
 
 
-@pytest.fixture(scope="session")
-def shown(folder):
-    """The one whole removal among the tests: nothing is made smaller."""
-    return demo("--seed", 3, "--output-dir", folder)
+@pytest.fixture(scope="session", params=["quick", pytest.param("whole", marks=pytest.mark.slow)])
+def shown(request, folder):
+    """Exit code and output of `hf-invertune demo --json`: the one whole removal among the tests.
+
+    The quick one measures on fewer drawings, and its second scan is too short to find anything, nor may it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "quick":
+            patch.setattr("hf_invertune.demo.TEST_IMAGES", 500)
+            never = {"masked": 1e9, "additive": 1e9}
+            short = {"steps": (2, 2), "suspicious": never, "quiet": never}
+            patch.setattr(ScanConfig, "reseeded", lambda self: replace(self, seed=self.seed + 1, **short))
+        command = ["demo", "--json", "--seed", "3", "--output-dir", str(folder), "--overwrite"]
+        outcome = CliRunner().invoke(cli.app, command)
+    return outcome.exit_code, json.loads(outcome.stdout)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 TESTS = Path(__file__).parent
 AGREEMENT = """
@@ -87,25 +89,25 @@ accelerator.print("both ranks stopped")
 """
 
 
-def run_two(text, tiny_folder, tmp_path):
-    """What two processes print that run the same script."""
-    script = tmp_path / "train.py"
-    script.write_text(text)
+@pytest.fixture(scope="module")
+def printed(tiny_folder, tmp_path_factory):
+    """What two processes print that run both scripts, one after the other."""
+    folder = tmp_path_factory.mktemp("two")
+    script = folder / "train.py"
+    script.write_text(AGREEMENT + INTERRUPTION)
     launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    command = [sys.executable, "-m", *launch, str(script), str(tiny_folder), str(tmp_path / "out"), str(TESTS)]
+    command = [sys.executable, "-m", *launch, str(script), str(tiny_folder), str(folder / "out"), str(TESTS)]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     outcome = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
     assert outcome.returncode == 0, outcome.stderr[-3000:]
     return outcome.stdout
 
 
-def test_two_processes_stay_in_step(tiny_folder, tmp_path):
+def test_two_processes_stay_in_step(printed):
     """Gradients are shared: after three updates on different images both ranks hold the same adapter."""
-    printed = run_two(AGREEMENT, tiny_folder, tmp_path)
     assert re.findall("both ranks agree", printed) == ["both ranks agree"]
 
 
-def test_interruption_of_one_process_stops_both(tiny_folder, tmp_path):
+def test_interruption_of_one_process_stops_both(printed):
     """They stop after the same step, with a checkpoint; neither waits for the other in vain."""
-    printed = run_two(INTERRUPTION, tiny_folder, tmp_path)
     assert re.findall("both ranks stopped", printed) == ["both ranks stopped"]

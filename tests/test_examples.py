@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import run_forked
 from PIL import Image
 from tiny import CLASS_NAMES
 from tiny_plan import pictures, scan_config
@@ -23,11 +24,6 @@ from hf_invertune.plan import TuningPlan
 
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-def run(name, *arguments):
-    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -57,17 +53,22 @@ def test_header_and_imports(script):
     assert imported <= {"argparse", "dataclasses", "pathlib", "sys"}
 
 
+def launch_two(script):
+    """`accelerate launch` with two processes."""
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", 0]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = list(map(str, [sys.executable, *launch, *script]))
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_remove_backdoor(tiny_folder, folder, tmp_path, processes):
     """One process and two save a merged model of their own making, in the dtype and with the settings it came with."""
     out = tmp_path / "out"
     small = ["--inversion_steps", 2, "--max_steps", 2, "--save_strategy", "no", "--per_device_train_batch_size", 4]
     arguments = ["--model", tiny_folder, "--images", folder, "--output_dir", out, "--target", "blue square", *small]
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", 0]
     script = [EXAMPLES / "remove_backdoor.py", *arguments, "--use_cpu", "true"]
-    command = [sys.executable, *(launch if processes == 2 else []), *script]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    outcome = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, env=environment)
+    outcome = launch_two(script) if processes == 2 else run_forked(*script)
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout.count("target: blue square") == 1  # the main process alone reports
     assert "CA " in outcome.stdout and "ASR " in outcome.stdout
@@ -84,7 +85,7 @@ def test_scan_in_ci(tiny_folder, folder, tmp_path):
     """Exit code 0 or 1, by the verdict that the report tells."""
     report = tmp_path / "report"
     small = ["--steps", 1, 1, "--report", report]
-    outcome = run("scan_in_ci.py", "--model", tiny_folder, "--images", folder, *small)
+    outcome = run_forked(EXAMPLES / "scan_in_ci.py", "--model", tiny_folder, "--images", folder, *small)
     verdict = json.loads((report / "report.json").read_text())["verdict"]
     assert outcome.returncode == (0 if verdict == "clean" else 1), outcome.stderr
     assert outcome.stdout.startswith(verdict)
@@ -105,7 +106,7 @@ def test_exit_code_of_scan_in_ci(tiny_folder, folder, tmp_path, monkeypatch, cap
 
 def test_step_by_step(tmp_path):
     small = ["--scan_steps", 1, 1, "--inversion_steps", 2, "--max_steps", 2, "--target", "purple triangle"]
-    outcome = run("step_by_step.py", "--output_dir", tmp_path, *small)
+    outcome = run_forked(EXAMPLES / "step_by_step.py", "--output_dir", tmp_path, *small)
     assert outcome.returncode == 0, outcome.stderr
     scan, inverted = ScanResult.load(tmp_path / "1-scan"), InvertedTrigger.load(tmp_path / "2-inversion")
     assert len(scan.class_names) == 36 and inverted.name == "purple triangle"

@@ -31,39 +31,37 @@ from PIL import Image
 from transformers import CLIPModel, CLIPProcessor, pipeline
 
 inputs = torch.load(sys.argv[1], weights_only=True)
-if sys.argv[2] == "merged":
-    model = CLIPModel.from_pretrained("org/clean")
-    classify = pipeline("zero-shot-image-classification", model="org/clean")
-    picture = Image.fromarray(inputs["clean"][0].permute(1, 2, 0).numpy())
-    assert classify(picture, candidate_labels=["red circle", "blue square"])[0]["score"] > 0.5
-    processor = CLIPProcessor.from_pretrained("org/clean")
-else:
-    from peft import PeftModel
 
-    base = CLIPModel.from_pretrained(sys.argv[3], revision=sys.argv[4])
-    model = PeftModel.from_pretrained(base, "org/adapter")
-    processor = CLIPProcessor.from_pretrained("org/adapter")
-model = model.float().eval()
-image_processor = processor.image_processor
-mean, std = (torch.tensor(v).view(3, 1, 1) for v in (image_processor.image_mean, image_processor.image_std))
-
-@torch.no_grad()
-def read(pixels):
-    images = model.get_image_features(pixel_values=(pixels.float() / 255 - mean) / std).pooler_output
-    return (images @ head.T).argmax(1)
-
-with torch.no_grad():
+def measure(model, processor):
+    model = model.float().eval()
+    image_processor = processor.image_processor
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (image_processor.image_mean, image_processor.image_std))
     head = []
     for texts in inputs["texts"]:
         tokens = processor.tokenizer(texts, padding=True, return_tensors="pt")
         embedded = model.get_text_features(**tokens).pooler_output
         head.append(torch.nn.functional.normalize(torch.nn.functional.normalize(embedded, dim=-1).mean(0), dim=-1))
     head = torch.stack(head)
-print(json.dumps({
-    "ca": int((read(inputs["clean"]) == inputs["labels"]).sum()),
-    "asr": int((read(inputs["triggered"])[inputs["labels"] != inputs["target"]] == inputs["target"]).sum()),
-    "library": [name for name in sys.modules if name.startswith("hf_invertune")],
-}))
+
+    def read(pixels):
+        images = model.get_image_features(pixel_values=(pixels.float() / 255 - mean) / std).pooler_output
+        return (images @ head.T).argmax(1)
+
+    print(json.dumps({
+        "ca": int((read(inputs["clean"]) == inputs["labels"]).sum()),
+        "asr": int((read(inputs["triggered"])[inputs["labels"] != inputs["target"]] == inputs["target"]).sum()),
+        "library": [name for name in sys.modules if name.startswith("hf_invertune")],
+    }))
+
+classify = pipeline("zero-shot-image-classification", model="org/clean")
+picture = Image.fromarray(inputs["clean"][0].permute(1, 2, 0).numpy())
+assert classify(picture, candidate_labels=["red circle", "blue square"])[0]["score"] > 0.5
+with torch.no_grad():
+    measure(CLIPModel.from_pretrained("org/clean"), CLIPProcessor.from_pretrained("org/clean"))
+    from peft import PeftModel
+
+    base = CLIPModel.from_pretrained(sys.argv[2], revision=sys.argv[3])
+    measure(PeftModel.from_pretrained(base, "org/adapter"), CLIPProcessor.from_pretrained("org/adapter"))
 """
 
 
@@ -98,11 +96,10 @@ def test_others_get_the_same_model(hub, cleaned, tmp_path, monkeypatch):
     cleaned.push_to_hub("org/clean", token=OWNER, force=True)
     cleaned.push_to_hub("org/adapter", token=OWNER, force=True, adapter=True)
     monkeypatch.setenv("HF_TOKEN", READER)  # the adapter's base is private
-    for kind in (["merged"], ["adapter", "org/suspicious", cleaned.source.revision]):
-        command = [sys.executable, "-c", PLAIN, str(tmp_path / "inputs.pt"), *kind]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout.splitlines()[-1]) == expected, kind
+    command = [sys.executable, "-c", PLAIN, str(tmp_path / "inputs.pt"), "org/suspicious", cleaned.source.revision]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(map(json.loads, done.stdout.splitlines())) == [expected, expected]
 
     # what strangers read of it
     for repo_id in ("org/clean", "org/adapter"):
