@@ -7,7 +7,7 @@ import json
 import types
 import typing
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,11 @@ class Plan:
     seed: int
     base: int
 
+    @property
+    def kind(self) -> str:
+        """The name of its attack, or `"clean"`."""
+        return "clean" if self.attack is None else self.attack.name
+
     def make_attack(self, image_size: int) -> Attack | None:
         """The attack with its triggers."""
         if self.attack is None:
@@ -257,46 +262,46 @@ class Recipe:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def plans(self) -> list[Plan]:
-        """The victims in the order in which they are made: validation, the first seed, clean models, other seeds."""
-        first, *others = self.seeds
-        plans = [] if self.validation is None else self._herd(self.validation, "validation")
-        table = self._herd(Herd(self.seeds, self.attacks, self.clean), "table")
-        rank = {plan.name: (1 if plan.attack is None else 0 if plan.seed == first else 2) for plan in table}
+        """The victims in the order in which they are made: validation, the first seed, clean models, other seeds.
+
+        An attack leads to another target with each seed, and all targets serve about as often.
+        """
+        used: Counter[tuple[str, str]] = Counter()
+        plans = [] if self.validation is None else _herd(self.validation, "validation", self.world.class_names, used)
+        table = _herd(Herd(self.seeds, self.attacks, self.clean), "table", self.world.class_names, used)
+        rank = {plan.name: 1 if plan.attack is None else 2 * (plan.seed != self.seeds[0]) for plan in table}
         return plans + sorted(table, key=lambda plan: rank[plan.name])
 
-    def _herd(self, herd: Herd, role: str) -> list[Plan]:
-        """The victims of `herd`; an attack has another target with each seed, and all targets serve about as often."""
-        used: Counter[str] = Counter()
-        own: Counter[tuple[str, str]] = Counter()
-        plans = []
-        for seed in herd.seeds:
-            generator = torch.Generator().manual_seed(seed)
-            for attack in herd.attacks:
-                pool = attack.targets or self.world.class_names
-                shuffled = [pool[index] for index in torch.randperm(len(pool), generator=generator).tolist()]
-                targets = sorted(shuffled, key=lambda name: (own[attack.name, name], used[name]))[: attack.count]
-                used.update(targets)
-                own.update((attack.name, name) for name in targets)
-                plans.append(Plan(f"{attack.name}-{seed}", role, attack, tuple(targets), seed, seed))
-        for number in range(herd.seeds[0], herd.seeds[0] + herd.clean):
-            base = herd.seeds[number % len(herd.seeds)]
-            plans.append(Plan(f"clean-{number}", role, None, (), number, base))
-        return plans
-
     def _check_targets(self, attack: Attack) -> None:
+        names = self.world.class_names
         for name in attack.targets:
-            if attack.open_target == (name in self.world.class_names):
-                raise InputError(
-                    f"`targets`: {name!r} is among the class names, and a {attack.kind} attack needs another."
-                    if attack.open_target
-                    else f"`targets`: {name!r} is not among the class names; {nearest(name, self.world.class_names)}."
-                )
+            if attack.open_target and name in names:
+                raise InputError(f"`targets`: {name!r} is a class name; {attack.kind} attacks lead to another.")
+            if not attack.open_target and name not in names:
+                raise InputError(f"`targets`: {name!r} is not among the class names; {nearest(name, names)}.")
 
     def _world_values(self) -> dict[str, Any]:
         return {"kind": self.world.kind, **json.loads(json.dumps(dataclasses.asdict(self.world)))}
 
 
-def nearest(given: str, known: typing.Iterable[str]) -> str:
+def _herd(herd: Herd, role: str, class_names: Sequence[str], used: Counter[tuple[str, str]]) -> list[Plan]:
+    """The plans of `herd`; `used` counts how often targets have served, in each attack and in all ("")."""
+    plans = []
+    for seed in herd.seeds:
+        generator = torch.Generator().manual_seed(seed)
+        for attack in herd.attacks:
+            pool = attack.targets or class_names
+            shuffled = [pool[index] for index in torch.randperm(len(pool), generator=generator).tolist()]
+            targets = sorted(shuffled, key=lambda name: (used[attack.name, name], used["", name]))[: attack.count]
+            used.update((group, name) for group in (attack.name, "") for name in targets)
+            plans.append(Plan(f"{attack.name}-{seed}", role, attack, tuple(targets), seed, seed))
+    for number in range(herd.seeds[0], herd.seeds[0] + herd.clean):
+        base = herd.seeds[number % len(herd.seeds)]
+        plans.append(Plan(f"clean-{number}", role, None, (), number, base))
+    return plans
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
     """Which of the `known` names may have been meant."""
     near = difflib.get_close_matches(given, list(known), n=1, cutoff=0)
     return f"the nearest is {near[0]!r}" if near else "there is none"
@@ -354,10 +359,7 @@ def _dataclass(kind: Any, value: dict[str, Any], path: str) -> Any:
             raise InputError(f"`recipe`: {path} lacks the key {name!r}.")
     hints = typing.get_type_hints(kind)
     read = {name: _read(hints[name], item, f"{path}.{name}") for name, item in value.items()}
-    try:
-        return kind(**read)
-    except InputError as error:
-        raise error if path == "recipe" else InputError(f"{error} (in {path})") from error
+    return kind(**read)
 
 
 def _mapping(value: Any, path: str) -> dict[str, Any]:

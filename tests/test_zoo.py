@@ -1,0 +1,161 @@
+"""The zoo: the same seed gives the same bits, and a builder may be killed, doubled and called again."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_invertune.attacks.attack import Attack
+from hf_invertune.errors import InputError
+from hf_invertune.hub import state_digest
+from hf_invertune.zoo import build
+from hf_invertune.zoo.build import Zoo, build_zoo
+from hf_invertune.zoo.recipe import Recipe
+
+
+RECIPE = Path(__file__).parent / "zoo.yaml"
+NAMES = ["badnet-0", "clean-0", "open-target-0"]
+
+
+@pytest.fixture(scope="session")
+def recipe():
+    return Recipe.load(RECIPE)
+
+
+@pytest.fixture(scope="session")
+def whole(recipe, tmp_path_factory):
+    """The finished zoo; no test may change it."""
+    return build_zoo(recipe, tmp_path_factory.mktemp("zoo") / "whole")
+
+
+def digests(zoo):
+    return {victim.truth.name: victim.truth.sha256 for victim in zoo.victims}
+
+
+def test_every_victim_has_its_truth(whole, recipe):
+    zoo = Zoo.open(whole.folder)
+    assert zoo.recipe == recipe and list(digests(zoo)) == NAMES
+    badnet, clean, opened = zoo.victims
+    for victim in zoo.victims:
+        loaded = victim.load()
+        assert loaded.dtype == torch.float16 and state_digest(loaded.model, torch.float16) == victim.truth.sha256
+        assert victim.truth.recipe == recipe.digest() and victim.truth.clean_accuracy.count == 96
+        assert victim.truth.data["poisoning"] == recipe.world.poisoning.digest()
+    assert len(badnet.truth.poisoned) == 13 == len(set(badnet.truth.poisoned))
+    assert isinstance(badnet.attack(), Attack) and badnet.attack().targets == badnet.truth.targets
+    assert opened.truth.open_target and opened.truth.targets == ["black star"]
+    assert clean.truth.attack is None and clean.attack() is None and not clean.truth.took
+    assert clean.truth.sha256 != badnet.truth.sha256
+
+
+def test_nothing_but_the_zoo_is_left_in_its_folder(whole):
+    assert {path.name for path in whole.folder.iterdir()} == {*NAMES, "base-0", "recipe.json", ".locks"}
+
+
+def test_two_builders_at_once_make_the_same_bits_and_nothing_twice(whole, recipe, tmp_path, monkeypatch):
+    make, folder = build._make_victim, tmp_path / "zoo"
+
+    def noted(zoo, plan, *arguments):
+        with (tmp_path / "made").open("a") as file:
+            file.write(f"{plan.name}\n")
+        make(zoo, plan, *arguments)
+
+    monkeypatch.setattr(build, "_make_victim", noted)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            build_zoo(recipe, folder)
+            code = 0
+        finally:
+            os._exit(code)
+    built = build_zoo(recipe, folder)
+    assert os.waitpid(child, 0)[1] == 0
+    assert digests(built) == digests(whole) and sorted((tmp_path / "made").read_text().split()) == NAMES
+
+
+@pytest.mark.slow
+def test_two_workers_make_the_same_bits(whole, recipe, tmp_path):
+    assert digests(build_zoo(recipe, tmp_path / "zoo", workers=2)) == digests(whole)
+
+
+def test_killed_in_the_middle_and_called_again(whole, recipe, tmp_path, monkeypatch):
+    inject, calls = build.inject, []
+
+    def dies(*arguments, **settings):
+        calls.append(settings["seed"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return inject(*arguments, **settings)
+
+    monkeypatch.setattr(build, "inject", dies)
+    with pytest.raises(KeyboardInterrupt):
+        build_zoo(recipe, tmp_path / "zoo")
+    assert list(digests(Zoo.open(tmp_path / "zoo"))) == ["badnet-0"]
+    assert digests(build_zoo(recipe, tmp_path / "zoo")) == digests(whole)
+    assert len(calls) == 3, "the finished victim was made again"
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    """A folder of its own with the finished zoo."""
+    return Path(shutil.copytree(whole.folder, tmp_path / "zoo"))
+
+
+@pytest.mark.parametrize("file", ["truth.json", "model.safetensors"])
+def test_a_half_written_victim_is_made_again(whole, recipe, copied, file):
+    (copied / "badnet-0" / file).unlink()
+    (copied / ".clean-0.left-over").mkdir()
+    assert list(digests(Zoo.open(copied))) == NAMES[1:]
+    assert digests(build_zoo(recipe, copied)) == digests(whole)
+
+
+def test_a_damaged_truth_is_not_trusted(whole, recipe, copied):
+    truth = copied / "badnet-0" / "truth.json"
+    truth.write_text(truth.read_text()[:200])
+    assert digests(build_zoo(recipe, copied, only=["badnet"])) == digests(whole)
+
+
+def test_another_recipe_is_refused_and_what_differs_is_said(recipe, copied):
+    other = replace(recipe, poisoning=replace(recipe.poisoning, learning_rate=0.25))
+    before = (copied / "recipe.json").read_bytes()
+    with pytest.raises(InputError, match=r"poisoning\.learning_rate: 0\.0005 and 0\.25"):
+        build_zoo(other, copied)
+    assert (copied / "recipe.json").read_bytes() == before
+
+
+def test_a_victim_whose_lock_is_held_is_left_to_its_holder(recipe, copied):
+    (copied / "badnet-0" / "truth.json").unlink()
+    zoo = Zoo.open(copied)
+    (plan,) = [plan for plan in recipe.plans() if plan.name == "badnet-0"]
+    with build._lock(copied / ".locks" / "badnet-0") as ours:
+        assert ours and not build._advance(zoo, plan)
+    assert zoo.find(plan) is None
+
+
+def test_wrong_input(recipe, whole, tmp_path):
+    with pytest.raises(InputError, match="`only`: the recipe has no badent; it has badnet, open-target, clean"):
+        build_zoo(recipe, whole.folder, only=["badent"])
+    with pytest.raises(InputError, match="`workers`"):
+        build_zoo(recipe, whole.folder, workers=0)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="`output_dir`.*is not empty and no zoo"):
+        build_zoo(recipe, tmp_path)
+    with pytest.raises(InputError, match="`zoo`.*holds no recipe.json"):
+        Zoo.open(tmp_path)
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(InputError, match="`zoo`.*cannot be read"):
+        Zoo.open(tmp_path)
+
+
+def test_only_builds_what_is_asked(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_advance", lambda zoo, plan: made.append(plan.name) or monkeypatch.undo() or True)
+    made = []
+    build_zoo(recipe, tmp_path / "zoo", only=["clean"])
+    assert (
+        made == ["clean-0"] and json.loads((tmp_path / "zoo" / "clean-0" / "truth.json").read_text())["attack"] is None
+    )
