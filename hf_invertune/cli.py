@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import cli_report
+from . import cli_arena, cli_report
 from .console import as_numbers, make_table, metrics_table, print_result, quietly, verdict_line
 from .errors import HubError, InputError
 from .output_folder import claim, write_whole
@@ -44,6 +44,12 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 """
 
 
+RESUMABLE = {
+    "remove": "; run the same command with --resume to go on",
+    "arena": "; run the same command to go on",
+}
+
+
 class Victim(StrEnum):
     POISONED = "poisoned"
     CLEAN = "clean"
@@ -65,8 +71,8 @@ class Verbs(TyperGroup):
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(HUB_FAILED) from error
         except KeyboardInterrupt as error:
-            resumable = ctx.invoked_subcommand == "remove"
-            typer.echo(f"interrupted{'; run the same command with --resume to go on' * resumable}", err=True)
+            advice = RESUMABLE.get(ctx.invoked_subcommand, "")
+            typer.echo(f"interrupted{advice}", err=True)
             raise typer.Exit(INTERRUPTED) from error
 
 
@@ -81,6 +87,8 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_report.app, name="report")
+app.command(epilog=EXIT_CODES)(cli_arena.arena)
+app.command(epilog=EXIT_CODES)(cli_arena.compare)
 
 
 def main() -> None:

@@ -20,3 +20,12 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, 32 << 20)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
         mallopt(M_TOP_PAD, 64 << 20)
+
+
+def begin_worker() -> None:
+    """The start of a process that works beside others: one thread, freed memory kept, and stdout left to the parent."""
+    import torch
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    sys.stdout = sys.stderr  # the Trainer prints its figures

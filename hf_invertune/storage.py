@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools
 import hashlib
 import json
 import math
@@ -143,6 +144,9 @@ def from_plain(kind: type[T], value: Any, source: Path) -> T:
         raise InputError(f"`source`: {source} holds a damaged {kind.__name__} ({error}).") from error
 
 
+_type_hints = functools.cache(typing.get_type_hints)
+
+
 def _pack(value: Any, key: str, tensors: dict[str, Any]) -> Any:
     import torch
 
@@ -196,7 +200,7 @@ def _unpack(kind: Any, value: Any, tensors: dict[str, Any], folder: Path) -> Any
     if issubclass(kind, torch.Tensor):
         return tensors[value]
     if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
+        hints = _type_hints(kind)
         missing = {f.name for f in dataclasses.fields(kind)} ^ set(_checked(value, dict))
         if missing:
             raise InputError(f"`folder`: {folder} holds a {kind.__name__} of another shape: {sorted(missing)} differ.")

@@ -1,8 +1,9 @@
 """A zoo of tiny models for the tests of the arena, with defences that take no time."""
 
+import copy
 import time
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from hf_invertune.attacks.attack import Attack
 from hf_invertune.baselines.defence import Defence, Defended
 from hf_invertune.contrastive import CaptionedPixels
 from hf_invertune.evaluation import Rate
+from hf_invertune.hub import load_clip
 from hf_invertune.identification import Verdict
 from hf_invertune.prompts import TEMPLATES
 from hf_invertune.triggers import PatchTrigger
@@ -23,6 +25,16 @@ def pairs(count, seed):
     labels = torch.randint(4, (count,), generator=generator)
     pixels = torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
     return CaptionedPixels(pixels, [f"a photo of a {CLASS_NAMES[label]}" for label in labels.tolist()], labels=labels)
+
+
+class FakeVictim(Victim):
+    """Its model comes from memory."""
+
+    def load(self):
+        return copy.deepcopy(_load(self.folder))
+
+
+_load = cache(load_clip)
 
 
 class FakeWorld:
@@ -51,7 +63,7 @@ class FakeZoo:
 
     @property
     def victims(self):
-        return [Victim.open(folder) for folder in sorted(self.folder.iterdir())]
+        return [FakeVictim.open(folder) for folder in sorted(self.folder.iterdir())]
 
 
 def make_zoo(folder):

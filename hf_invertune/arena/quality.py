@@ -27,20 +27,10 @@ class Quality(Saved):
     retrieval_attacks: list[RetrievalAttack]
 
     @property
-    def accuracy(self) -> float:
-        """CA."""
-        return _value(self.metrics[0].clean_accuracy)
-
-    @property
-    def attack_success(self) -> float:
-        """ASR, true target pictures excluded: of the trigger that succeeds most."""
-        return max(_value(metrics.attack_success_rate) for metrics in self.metrics)
-
-    @property
-    def floor(self) -> float:
-        """What the ASR would be without a backdoor: untriggered pictures read as the target of that trigger."""
-        strongest = max(self.metrics, key=lambda metrics: _value(metrics.attack_success_rate))
-        return _value(strongest.target_rate)
+    def strongest(self) -> int:
+        """Which of several triggers has the highest ASR, true target pictures excluded."""
+        rates = [metrics.attack_success_rate or Rate(0, 1) for metrics in self.metrics]
+        return max(range(len(rates)), key=lambda index: rates[index].value)
 
 
 def measure_quality(encoder: DualEncoder, data: CaptionedPixels, world: World, attack: Attack | None) -> Quality:
@@ -62,7 +52,3 @@ def measure_quality(encoder: DualEncoder, data: CaptionedPixels, world: World, a
         for trigger, target in zip(attack.triggers, attack.targets, strict=True)
     ]
     return Quality(metrics, retrieval, attacks)
-
-
-def _value(rate: Rate | None) -> float:
-    return float("nan") if rate is None else rate.value

@@ -72,7 +72,7 @@ def measure_rebound(
         seed (`int`): seed of the batches.
         config ([`ReboundConfig`], *optional*): settings.
     """
-    config = config or ReboundConfig()
+    chosen = config or ReboundConfig()
     encoder = DualEncoder(clip.model, clip.processor)
     curve = [ReboundPoint(0, measure(encoder))]
 
@@ -80,7 +80,7 @@ def measure_rebound(
         def on_step_end(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
         ) -> None:
-            if state.global_step % config.every == 0 or state.global_step == config.steps:
+            if state.global_step % chosen.every == 0 or state.global_step == chosen.steps:
                 curve.append(ReboundPoint(state.global_step, measure(encoder)))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -91,9 +91,9 @@ def measure_rebound(
             output_dir=folder,
             seed=seed,
             callbacks=[Measure()],
-            max_steps=config.steps,
-            learning_rate=config.learning_rate,
+            max_steps=chosen.steps,
+            learning_rate=chosen.learning_rate,
             lr_scheduler_type="constant",
-            per_device_train_batch_size=config.batch_size,
+            per_device_train_batch_size=chosen.batch_size,
         )
     return curve

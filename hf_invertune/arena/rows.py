@@ -113,28 +113,32 @@ class RunsFile:
         finally:
             os.close(handle)
 
+    def lines(self) -> dict[str, dict[str, Any]]:
+        """What the file says, by key; of lines with one key the last. A half-written last line is passed over.
+
+        Raises:
+            InputError: when a line is none of ours.
+        """
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        lines: dict[str, dict[str, Any]] = {}
+        for number, line in enumerate(content[: _whole(content)].splitlines(), 1):
+            try:
+                value = json.loads(line)
+                lines.pop(value["key"], None)
+                lines[value["key"]] = value
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"`runs`: line {number} of {self.path} is no run ({error!r}).") from error
+        return lines
+
     def rows(self) -> list[Row]:
-        """All rows; of those with one key the last. A half-written last line is passed over.
+        """All rows, each key once.
 
         Raises:
             InputError: when there is no such file, or a line of it is no row.
         """
         if not self.path.is_file():
             raise InputError(f"`runs`: there is no file {self.path}; `hf-invertune arena` writes one.")
-        content = self.path.read_bytes()
-        rows = {}
-        for number, line in enumerate(content[: _whole(content)].splitlines(), 1):
-            try:
-                row = from_plain(Row, json.loads(line), self.path)
-            except ValueError as error:
-                raise InputError(f"`runs`: line {number} of {self.path} is no run ({error}).") from error
-            rows.pop(row.key, None)
-            rows[row.key] = row
-        return list(rows.values())
-
-    def done(self) -> dict[str, Row]:
-        """The rows by their keys; none when there is no file yet."""
-        return {row.key: row for row in self.rows()} if self.path.is_file() else {}
+        return [from_plain(Row, value, self.path) for value in self.lines().values()]
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:

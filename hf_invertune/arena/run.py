@@ -21,7 +21,7 @@ from ..encoder import DualEncoder
 from ..errors import InputError
 from ..evaluation import Metrics, Rate, evaluate
 from ..hub import state_digest
-from ..runtime import keep_freed_memory
+from ..runtime import begin_worker
 from ..zoo.build import Zoo
 from ..zoo.victim import Victim
 from ..zoo.worlds import World
@@ -90,11 +90,12 @@ class Job:
         decisive = json.dumps({**fields, "sha256": truth.sha256}, sort_keys=True)
         return {"key": hashlib.sha256(decisive.encode()).hexdigest()[:24], **fields}
 
-    def is_done_by(self, row: Row | None) -> bool:
-        """Whether `row`, what the file has under this job's key, leaves nothing to do."""
-        if row is None or (row.status == "failed" and self.settings.retry):
+    def is_done_by(self, line: dict[str, Any] | None) -> bool:
+        """Whether `line`, what the file has under this job's key, leaves nothing to do."""
+        if line is None or (line["status"] == "failed" and self.settings.retry):
             return False
-        return row.status != "done" or row.rebound is not None or self.settings.rebound is None or not row.attack
+        wants_rebound = self.settings.rebound is not None and line["status"] == "done" and line["attack"] is not None
+        return not wants_rebound or line["rebound"] is not None
 
 
 def run_arena(
@@ -152,10 +153,10 @@ def run_arena(
     if workers == 1:
         _work(zoo, jobs, runs)
     else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker) as pool:
             for done in [pool.submit(_work, zoo, jobs, runs, position) for position in range(workers)]:
                 done.result()
-    rows = runs.done()
+    rows = {row.key: row for row in runs.rows()} if runs.path.is_file() else {}
     keys = [job.identity["key"] for job in jobs]
     return [rows[key] for key in keys if key in rows]
 
@@ -170,21 +171,16 @@ def _chosen(zoo: Zoo, names: Sequence[str] | None) -> list[Victim]:
     return [victims[name] for name in names]
 
 
-def _begin() -> None:
-    torch.set_num_threads(1)
-    keep_freed_memory()
-
-
 def _work(zoo: Zoo, jobs: Sequence[Job], runs: RunsFile, position: int = 0) -> None:
     """Go through all the jobs and do those that nobody has done or is at."""
     before: dict[str, Quality] = {}
-    done = runs.done()
+    done = runs.lines()
     for job in tqdm(jobs, desc=f"arena, worker {position}", position=position):
         key = job.identity["key"]
         if job.is_done_by(done.get(key)):
             continue
         with runs.claim(key) as ours:
-            if ours and not job.is_done_by(runs.done().get(key)):  # another may have done it meanwhile
+            if ours and not job.is_done_by(runs.lines().get(key)):  # another may have done it meanwhile
                 runs.append(_run(job, zoo.world, before))
 
 

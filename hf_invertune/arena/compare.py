@@ -1,0 +1,265 @@
+"""From the rows of the arena to tables: Markdown for people, CSV for programs."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import isnan
+from statistics import mean
+from typing import Any
+
+from ..evaluation import Rate
+from .defences import DEFENCES
+from .rows import Row
+
+
+NOT_RUN, DID_NOT_TAKE = "not run", "did not take"
+
+
+@dataclass
+class Grid:
+    """A table: a title, the names of its columns, and its rows."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        """Without the title."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def figures(row: Row) -> dict[str, Any]:
+    """The figures of a run, flat; shares in [0, 1], NaN where there is none. Of several triggers the strongest counts."""
+    flat: dict[str, Any] = {}
+    for side in ("before", "after"):
+        quality = getattr(row, side)
+        if quality is None:
+            continue
+        metrics = quality.metrics[quality.strongest]
+        rates: dict[str, Rate | None] = {
+            "ca": metrics.clean_accuracy,
+            "asr": metrics.attack_success_rate,
+            "asr_all": metrics.attack_success_rate_all,
+            "floor": metrics.target_rate,
+            "pa": metrics.poisoned_accuracy,
+        }
+        rates |= {f"image_to_text_r{k}": rate for k, rate in quality.retrieval.image_to_text.items()}
+        rates |= {f"text_to_image_r{k}": rate for k, rate in quality.retrieval.text_to_image.items()}
+        if quality.retrieval_attacks:
+            attack = quality.retrieval_attacks[quality.strongest]
+            rates |= {f"retrieval_asr_{k}": rate for k, rate in attack.success.items()}
+            rates |= {f"retrieval_floor_{k}": rate for k, rate in attack.floor.items()}
+        rates["inverted_asr"] = getattr(row, f"inverted_{side}")
+        flat |= {f"{name}_{side}": rate.value if rate else float("nan") for name, rate in rates.items()}
+        for name in ("ca", "asr"):
+            low, high = rates[name].interval if rates[name] else (float("nan"),) * 2  # type: ignore[union-attr]
+            flat |= {f"{name}_{side}_low": low, f"{name}_{side}_high": high}
+    if row.rebound:
+        flat["rebound_asr_highest"] = max(rebound_rates(row))
+        flat["rebound_asr_last"] = rebound_rates(row)[-1]
+    return flat
+
+
+def rebound_rates(row: Row) -> list[float]:
+    """ASR along the rebound, of the strongest trigger at each point."""
+    rates = [[metrics.attack_success_rate for metrics in point.metrics] for point in row.rebound or []]
+    return [max(rate.value for rate in point if rate) for point in rates]
+
+
+def tables(rows: Sequence[Row]) -> list[Grid]:
+    """What the arena found, world by world: attack by attack, on clean models, on the whole, and at what cost."""
+    grids = []
+    for world in dict.fromkeys(row.world for row in rows):
+        here = [row for row in rows if row.world == world]
+        names = defence_names(here)
+        grids += [grid(here, names) for grid in (attack_table, clean_table, summary_table, cost_table)]
+    return [grid for grid in grids if grid.rows]
+
+
+def attack_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
+    """A row an attack, a column a defence; each cell the means over victims and seeds."""
+    attacks = sorted({row.attack for row in rows if row.attack})
+    body = [_attack_row(attack, [row for row in rows if row.attack == attack], names) for attack in attacks]
+    scored = [row for row in rows if row.attack and row.status == "done"]
+    if scored:
+        most = max(len([row for row in scored if row.defence == name]) for name in names)
+        cells = [_cell([row for row in rows if row.attack and row.defence == name], most) for name in names]
+        body.append(["**mean of all runs**", "", _percent(_mean("asr_before", scored)), *cells])
+    columns = [
+        "attack",
+        "victims that took",
+        "ASR before",
+        *[f"{defence_title(name)}: ASR (floor) / CA" for name in names],
+    ]
+    return Grid(f"{_world(rows)}: attacks", columns, body)
+
+
+def clean_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
+    """What each defence did to models without a backdoor."""
+    body = []
+    for name in names:
+        runs = [row for row in rows if row.defence == name and row.attack is None]
+        done = [row for row in runs if row.status == "done"]
+        if not runs:
+            continue
+        verdicts = [str(row.verdict) for row in done if row.verdict is not None]
+        counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in sorted(set(verdicts))]
+        body.append(
+            [
+                defence_title(name),
+                _count(runs),
+                _percent(_mean("ca_before", done)),
+                _signed(_mean("ca_after", done) - _mean("ca_before", done)),
+                f"{sum(row.identical is True for row in done)}",
+                ", ".join(counts) or "gives none",
+            ]
+        )
+    columns = ["defence", "runs", "CA before", "CA change", "left bit-identical", "verdicts"]
+    return Grid(f"{_world(rows)}: clean models", columns, body)
+
+
+def summary_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
+    """What the attack table has no room for, a row a defence, over all victims that took."""
+    body = []
+    for name in names:
+        runs = [row for row in rows if row.defence == name and row.attack and row.status != DID_NOT_TAKE]
+        done = [row for row in runs if row.status == "done"]
+        if not runs:
+            continue
+        judged = [row for row in done if row.verdict is not None]
+        found = [row for row in done if row.target is not None]
+        body.append(
+            [
+                defence_title(name),
+                _count(runs),
+                _rate("{:g}", sorted({row.learning_rate for row in runs if row.learning_rate is not None})),
+                _percent(max((figures(row)["asr_after"] for row in done), default=float("nan"))),
+                _change("pa", done),
+                _change("image_to_text_r1", done),
+                _change("text_to_image_r1", done),
+                f"{_percent(_mean('retrieval_asr_5_after', done))} ({_percent(_mean('retrieval_floor_5_after', done))})",
+                _change("inverted_asr", done),
+                _percent(_mean("rebound_asr_highest", done)),
+                f"{sum(row.verdict == 'backdoored' for row in judged)} of {len(judged)}" if judged else "gives none",
+                f"{sum(row.target in row.targets for row in found)} of {len(done)}" if found else "gives none",
+            ]
+        )
+    columns = [
+        *["defence", "runs", "learning rate", "highest ASR", "PA", "R@1 image to text", "R@1 text to image"],
+        *["retrieval ASR@5 (floor)", "ASR of the inverted trigger", "highest ASR of the rebound"],
+        *["judged backdoored", "right target"],
+    ]
+    return Grid(f"{_world(rows)}: all victims that took", columns, body)
+
+
+def cost_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
+    """What a run costs, on average."""
+    body = []
+    for name in names:
+        costs = [row.cost for row in rows if row.defence == name and row.cost is not None]
+        if not costs:
+            continue
+        memory = [cost.peak_memory for cost in costs if cost.peak_memory is not None]
+        body.append(
+            [
+                defence_title(name),
+                f"{len(costs)}",
+                f"{mean(cost.forward for cost in costs):,.0f}",
+                f"{mean(cost.backward for cost in costs):,.0f}",
+                f"{mean(cost.seconds for cost in costs):.1f}",
+                f"{mean(memory) / 2**20:,.0f}" if memory else "not measured",
+            ]
+        )
+    columns = ["defence", "runs", "pictures forward", "pictures backward", "seconds", "peak memory, MiB"]
+    return Grid(f"{_world(rows)}: cost", columns, body)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """All the tables, as a page."""
+    return "\n\n".join(f"## {grid.title}\n\n{grid.markdown()}" for grid in tables(rows)) + "\n"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """One line a run, whatever became of it."""
+    plain = ("world", "victim", "attack", "victim_seed", "defence", "seed", "learning_rate", "images", "test_images")
+    lines: list[dict[str, Any]] = []
+    for row in rows:
+        line = {name: getattr(row, name) for name in (*plain, "status", "error", "identical", "verdict", "target")}
+        cost = vars(row.cost) if row.cost else {}
+        lines.append({**line, "targets": "; ".join(row.targets), **figures(row), **cost, "created": row.created})
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([{name: "" if _missing(value) else value for name, value in line.items()} for line in lines])
+    return buffer.getvalue()
+
+
+def _attack_row(attack: str, rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    victims = {row.victim for row in rows}
+    took = {row.victim for row in rows if row.status != DID_NOT_TAKE}
+    counts = f"{len(took)} of {len(victims)}"
+    if not took:
+        return [attack, counts, DID_NOT_TAKE, *[DID_NOT_TAKE] * len(names)]
+    most = max(len([row for row in rows if row.defence == name and row.status == "done"]) for name in names)
+    before = _percent(_mean("asr_before", [row for row in rows if row.before]))
+    return [attack, counts, before, *[_cell([row for row in rows if row.defence == name], most) for name in names]]
+
+
+def _cell(rows: Sequence[Row], most: int) -> str:
+    """ASR after, its floor, and the change of CA; how many runs, when others have more; how many failed."""
+    done = [row for row in rows if row.status == "done"]
+    failed = sum(row.status == "failed" for row in rows)
+    notes = [f"{len(done)} of {most} runs"] * (0 < len(done) < most) + [f"{failed} failed"] * bool(failed)
+    if not done:
+        return ", ".join(notes) or NOT_RUN
+    asr, floor = (_percent(_mean(name, done)) for name in ("asr_after", "floor_after"))
+    change = _signed(_mean("ca_after", done) - _mean("ca_before", done))
+    return f"{asr} ({floor}) / {change}" + "".join(f"; {note}" for note in notes)
+
+
+def defence_names(rows: Iterable[Row]) -> list[str]:
+    """Those in the rows, in the order of [`DEFENCES`]."""
+    present = dict.fromkeys(row.defence for row in rows)
+    return sorted(present, key=lambda name: list(DEFENCES).index(name) if name in DEFENCES else len(DEFENCES))
+
+
+def _world(rows: Sequence[Row]) -> str:
+    return rows[0].world
+
+
+def defence_title(name: str) -> str:
+    return DEFENCES[name].name if name in DEFENCES else name
+
+
+def _mean(name: str, rows: Sequence[Row]) -> float:
+    values = [figures(row).get(name, float("nan")) for row in rows]
+    values = [value for value in values if not isnan(value)]
+    return mean(values) if values else float("nan")
+
+
+def _change(name: str, rows: Sequence[Row]) -> str:
+    return " → ".join(_percent(_mean(f"{name}_{side}", rows)) for side in ("before", "after"))
+
+
+def _count(rows: Sequence[Row]) -> str:
+    failed = sum(row.status == "failed" for row in rows)
+    return f"{len(rows)}, {failed} failed" if failed else f"{len(rows)}"
+
+
+def _percent(share: float) -> str:
+    return "-" if isnan(share) else f"{100 * share:.1f}"
+
+
+def _signed(share: float) -> str:
+    return "-" if isnan(share) else f"{100 * share:+.1f}".replace("-", "−")
+
+
+def _rate(template: str, values: Sequence[float]) -> str:
+    return ", ".join(map(template.format, values)) or "-"
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and isnan(value))

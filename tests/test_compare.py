@@ -1,0 +1,188 @@
+import csv
+import io
+import json
+import re
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from hf_invertune import cli
+from hf_invertune.arena.compare import as_csv, attack_table, clean_table, cost_table, figures, markdown, summary_table
+from hf_invertune.arena.cost import Cost
+from hf_invertune.arena.plots import charts
+from hf_invertune.arena.quality import Quality
+from hf_invertune.arena.rebound import ReboundPoint
+from hf_invertune.arena.rows import Row, RunsFile
+from hf_invertune.evaluation import Metrics, Rate
+from hf_invertune.identification import Verdict
+from hf_invertune.retrieval import Retrieval, RetrievalAttack
+
+
+def quality(ca, *attacks):
+    """Of (ASR, floor, PA) in percent, one for each trigger; PA stands for retrieval as well."""
+    by_k = {1: Rate(50, 100), 5: Rate(70, 100), 10: Rate(80, 100)}
+    metrics = [
+        Metrics(Rate(ca, 100), None, Rate(asr, 100), Rate(asr, 100), Rate(floor, 100), Rate(pa, 100))
+        for asr, floor, pa in attacks
+    ]
+    reached = [RetrievalAttack({5: Rate(pa, 100)}, {5: Rate(floor, 100)}) for _, floor, pa in attacks]
+    return Quality(metrics or [Metrics(Rate(ca, 100))], Retrieval(by_k, by_k), reached)
+
+
+def row(victim, defence, seed=0, after=None, **fields):
+    attack = None if victim.startswith("clean") else victim.rpartition("-")[0]
+    before = quality(90, *[(98, 1, 5)] * bool(attack))
+    known = {
+        "key": f"{victim} {defence} {seed}",
+        "world": "drawings",
+        "victim": victim,
+        "attack": attack,
+        "targets": ["red ring"] if attack else [],
+        "victim_seed": int(victim.rpartition("-")[2]),
+        "recipe": "r",
+        "defence": defence,
+        "seed": seed,
+        "learning_rate": 1e-3 if defence == "shake" else None,
+        "images": 500,
+        "test_images": 100,
+        "status": "done" if after else "failed",
+        "before": before,
+        "after": after,
+        "cost": Cost(1000, 500, 12.5, 64 << 20) if after else None,
+    }
+    return Row(**{**known, **fields})
+
+
+@pytest.fixture
+def rows():
+    found = {"verdict": Verdict.BACKDOORED, "target": "red ring", "identical": False}
+    return [
+        row("badnet-0", "none", after=quality(90, (98, 1, 5))),
+        row("badnet-0", "hf_invertune", 0, quality(88, (2, 1, 80)), **found),
+        row("badnet-0", "hf_invertune", 1, quality(89, (4, 2, 80)), **{**found, "target": "blue square"}),
+        row("badnet-0", "shake", 0, quality(60, (50, 10, 30)), cost=Cost(8000, 8000, 30.0, None)),
+        row("multi-target-0", "none", after=quality(90, (97, 1, 5), (99, 3, 4))),
+        row("multi-target-0", "hf_invertune", error="FloatingPointError: not finite"),
+        row("sig-0", "none", status="did not take", before=None, after=None),
+        row("clean-0", "none", after=quality(90), identical=True),
+        row("clean-0", "hf_invertune", after=quality(90), identical=True, verdict=Verdict.CLEAN),
+        row("clean-1", "hf_invertune", after=quality(80), identical=False, verdict=Verdict.BACKDOORED, target="x"),
+    ]
+
+
+NAMES = ("none", "hf_invertune", "shake")
+
+
+def test_each_attack_has_a_row_and_each_defence_a_cell(rows):
+    grid = attack_table(rows, NAMES)
+    assert grid.columns[3:] == [f"{name}: ASR (floor) / CA" for name in NAMES]
+    cells = {line[0]: line[1:] for line in grid.rows}
+    assert cells["badnet"] == [
+        "1 of 1",
+        "98.0",
+        "98.0 (1.0) / +0.0; 1 of 2 runs",
+        "3.0 (1.5) / −1.5",
+        "50.0 (10.0) / −30.0; 1 of 2 runs",
+    ]
+    assert cells["multi-target"][2:] == ["99.0 (3.0) / +0.0", "1 failed", "not run"]
+    assert cells["sig"] == ["0 of 1", *["did not take"] * 4]
+    assert cells["**mean of all runs**"][2:] == [
+        "98.5 (2.0) / +0.0",
+        "3.0 (1.5) / −1.5; 1 failed",
+        "50.0 (10.0) / −30.0; 1 of 2 runs",
+    ]
+
+
+def test_clean_models_are_counted_apart(rows):
+    lines = clean_table(rows, NAMES).rows
+    assert lines == [
+        ["none", "1", "90.0", "+0.0", "1", "gives none"],
+        ["hf_invertune", "2", "90.0", "−5.0", "1", "1 backdoored, 1 clean"],
+    ]
+
+
+def test_the_summary_says_verdicts_and_targets(rows):
+    rows[1].inverted_before, rows[1].inverted_after = Rate(90, 100), Rate(3, 100)
+    rows[2].rebound = [
+        ReboundPoint(step, quality(90, (asr, 1, 5)).metrics) for step, asr in ((0, 4), (50, 9), (100, 7))
+    ]
+    lines = {line[0]: line[1:] for line in summary_table(rows, NAMES).rows}
+    assert lines["hf_invertune"] == [
+        *["3, 1 failed", "-", "4.0", "5.0 → 80.0", "50.0 → 50.0", "50.0 → 50.0", "80.0 (1.5)", "90.0 → 3.0", "9.0"],
+        *["2 of 2", "1 of 2"],
+    ]
+    assert lines["shake"][1:3] == ["0.001", "50.0"] and lines["shake"][-2:] == ["gives none", "gives none"]
+    assert figures(rows[2])["rebound_asr_last"] == 0.07
+
+
+def test_costs_are_means(rows):
+    lines = {line[0]: line[1:] for line in cost_table(rows, NAMES).rows}
+    assert lines["hf_invertune"] == ["4", "1,000", "500", "12.5", "64"]
+    assert lines["shake"] == ["1", "8,000", "8,000", "30.0", "not measured"]
+
+
+def test_worlds_have_tables_of_their_own(rows):
+    other = row("badnet-0", "none", after=quality(90, (98, 1, 5)), world="cifar10")
+    titles = [line for line in markdown([*rows, other]).splitlines() if line.startswith("##")]
+    assert titles[:2] == ["## drawings: attacks", "## drawings: clean models"] and "## cifar10: attacks" in titles
+
+
+def test_the_csv_has_a_line_for_every_run(rows):
+    lines = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert len(lines) == len(rows)
+    assert (lines[3]["asr_after"], lines[3]["ca_before"], lines[3]["learning_rate"]) == ("0.5", "0.9", "0.001")
+    assert (lines[5]["status"], lines[5]["error"], lines[5]["asr_after"]) == (
+        "failed",
+        "FloatingPointError: not finite",
+        "",
+    )
+    assert 0.4 < float(lines[3]["asr_after_low"]) < 0.5 < float(lines[3]["asr_after_high"]) < 0.6
+
+
+def test_the_charts_show_every_run(rows):
+    rows[2].rebound = [ReboundPoint(step, quality(90, (asr, 1, 5)).metrics) for step, asr in ((0, 4), (50, 9))]
+    drawn = charts(rows)
+    ours, shake = drawn["ca-asr"].figure.axes
+    assert [len(line.get_xdata()) for line in ours.lines] == [2, 2]
+    assert list(shake.lines[1].get_xydata()[0]) == [50.0, 60.0]
+    (panel,) = drawn["rebound"].figure.axes
+    assert list(panel.lines[0].get_ydata()) == [4.0, 9.0]
+    pictures = drawn["cost"].figure.axes[0]
+    assert [bar.get_width() for bar in pictures.patches] == [1000, 8000, 500, 8000]
+    assert charts([row("sig-0", "none", status="did not take", before=None)]) == {}
+
+
+def test_the_command_writes_tables_and_pictures(rows, tmp_path):
+    for one in rows:
+        RunsFile(tmp_path / "runs.jsonl").append(one)
+    out = tmp_path / "out"
+    done = CliRunner().invoke(cli.app, ["compare", str(tmp_path / "runs.jsonl"), "--output-dir", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    value = json.loads(done.stdout)
+    assert value["runs"] == len(rows) and value["tables"]["drawings: attacks"][0]["ASR before"] == "98.0"
+    assert (out / "table.md").read_text() == markdown(rows)
+    assert (out / "runs.csv").read_text() == as_csv(rows)
+    assert Image.open(out / "ca-asr.png").width > 500 and Image.open(out / "cost.png").width > 500
+    shown = CliRunner().invoke(cli.app, ["compare", str(tmp_path / "runs.jsonl")], env={"COLUMNS": "200"})
+    assert "multi-target" in shown.stdout and "did not take" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("--share: got '2'; pass i/n", ["--share", "2"]),
+        ("--seeds: got 'a'; pass whole numbers", ["--seeds", "a"]),
+        ("--defences: 'hf_invertun' is none of .*; the nearest are 'hf_invertune'", ["--defences", "hf_invertun"]),
+        ("--learning-rates: .* cannot be used", ["--learning-rates", "rates.json"]),
+        ("error: zoo: zoo holds no recipe.json; make one", []),
+    ],
+)
+def test_wrong_input_of_the_arena(tmp_path, monkeypatch, message, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rates.json").write_text('{"rates": 1}')
+    done = CliRunner().invoke(cli.app, ["arena", "zoo", "--output", "runs.jsonl", *arguments])
+    assert done.exit_code == 2
+
+    assert re.search(message, done.stderr), done.stderr
+    assert not (tmp_path / "runs.jsonl").exists()
