@@ -160,9 +160,7 @@ def captions_of(
         InputError: when there are neither.
     """
     features = dataset.features
-    if caption_column is not None and caption_column not in features:
-        raise InputError(f"`caption_column`: there is no {caption_column!r}; the columns are {', '.join(features)}.")
-    column = caption_column or next((name for name in CAPTION_COLUMNS if name in features), None)
+    column = caption_column_of(features, caption_column)
     label = column_of(features, label_column, "label_column", datasets.ClassLabel, LABEL_COLUMNS)
     named = label is not None and isinstance(features[label], datasets.ClassLabel)
     names = tuple(features[label].names) if named else None
@@ -178,6 +176,20 @@ def captions_of(
             "with class names to make captions of."
         )
     return [prompts(names[k], templates)[i % len(templates)] for i, k in enumerate(dataset[label])], "caption", names
+
+
+def caption_column_of(features: datasets.Features, given: str | None) -> str | None:
+    """The column of captions: the one that is named, or one called as usual; none where there is none.
+
+    Raises:
+        InputError: when the column is not there, or holds something else than one text a picture.
+    """
+    if given is not None and given not in features:
+        raise InputError(f"`caption_column`: there is no column {given!r}; the columns are {', '.join(features)}.")
+    column = given or next((name for name in CAPTION_COLUMNS if name in features), None)
+    if column is not None and features[column] != datasets.Value("string"):
+        raise InputError(f"`caption_column`: {column!r} holds {features[column]}; it must hold one text a picture.")
+    return column
 
 
 def mentions(caption: str, target: str) -> bool:
