@@ -90,9 +90,63 @@ def mask_shapes() -> str:
     return "\n".join([*lines, "", source(facts, "mask_shapes", "../benchmarks")])
 
 
+ZOOS = {"drawings": "Drawings", "cifar10": "CIFAR-10", "tiny-imagenet": "100 classes of Tiny ImageNet"}
+"""The recipes in benchmarks/zoos whose arenas have a place in the documents."""
+
+
+def arena_files() -> dict[str, Path]:
+    """The arenas that were run, by zoo."""
+    paths = {zoo: RESULTS / f"arena_{zoo}.jsonl" for zoo in ZOOS}
+    return {zoo: path for zoo, path in paths.items() if path.is_file()}
+
+
+def arena_commands(zoo: str) -> tuple[str, str, str]:
+    """What makes a zoo, searches the learning rates on it, and lets the defences meet it."""
+    return (
+        f"hf-invertune zoo benchmarks/zoos/{zoo}.yaml --output-dir zoo/{zoo}",
+        f"python benchmarks/search_learning_rates.py zoo/{zoo}",
+        f"hf-invertune arena zoo/{zoo} --output benchmarks/results/arena_{zoo}.jsonl "
+        f"--learning-rates benchmarks/results/learning_rates_{zoo}.json",
+    )
+
+
+def arena(*wanted: str, benchmarks: str = "benchmarks") -> str:
+    """These tables of every arena, and for those that were not run how to run them."""
+    files, parts = arena_files(), []
+    for zoo, title in ZOOS.items():
+        if zoo not in files:
+            commands = "\n".join(arena_commands(zoo))
+            parts.append(f"**{title}**: not run. To run it:\n\n```bash\n{commands}\n```")
+            continue
+        from hf_invertune.arena import compare
+        from hf_invertune.arena.rows import read_rows
+
+        rows = read_rows([files[zoo]])
+        names = compare.defence_names(rows)
+        grids = [getattr(compare, name)(rows, names) for name in wanted]
+        parts += [f"**{title}: {grid.title.partition(': ')[2]}**\n\n{grid.markdown()}" for grid in grids if grid.rows]
+        dates = sorted({row.created[:10] for row in rows})
+        places = sorted({f"{row.machine['cores']} {row.machine['processor']} cores" for row in rows})
+        versions = sorted({f"torch {row.versions['torch']}" for row in rows})
+        parts.append(
+            f"`{arena_commands(zoo)[-1]}`, {' to '.join(sorted({dates[0], dates[-1]}))}, {', '.join(places + versions)}, "
+            f"{len(rows)} runs: [{files[zoo].name}]({benchmarks}/results/{files[zoo].name})."
+        )
+    return "\n\n".join(parts)
+
+
+def headline() -> str:
+    return arena("attack_table", "clean_table")
+
+
+def arena_details() -> str:
+    return arena("summary_table", "cost_table", benchmarks="../benchmarks")
+
+
 TABLES = {
-    "README.md": {"victims": victims, "demo": demo, "cifar10": cifar10, "timings": timings},
+    "README.md": {"arena": headline, "victims": victims, "demo": demo, "cifar10": cifar10, "timings": timings},
     "docs/report.md": {"mask_shapes": mask_shapes},
+    "docs/arena.md": {"arena_details": arena_details},
 }
 
 

@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from test_compare import quality, row
+
+from hf_invertune.arena.rows import RunsFile
+
 
 ROOT = Path(__file__).parent.parent
 
@@ -13,3 +17,15 @@ def test_the_tables_are_those_of_the_result_files():
         [sys.executable, "benchmarks/tables.py", "--check"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_arena_has_its_tables_and_one_that_was_not_run_its_commands(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import tables
+
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    RunsFile(tmp_path / "arena_cifar10.jsonl").append(row("badnet-0", "none", after=quality(90, (98, 1, 5))))
+    headline, details = tables.headline(), tables.arena_details()
+    assert "**Drawings**: not run" in headline and "hf-invertune arena zoo/drawings --output" in headline
+    assert "| badnet | 1 of 1 | 98.0 | 98.0 (1.0) / +0.0 |" in headline and "**CIFAR-10**: not run" not in headline
+    assert "**CIFAR-10: cost**" in details and "**100 classes of Tiny ImageNet**: not run" in details

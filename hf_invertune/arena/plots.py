@@ -110,7 +110,8 @@ def _panels(names: Sequence[str]) -> tuple[Figure, list[Axes]]:
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).flatten().tolist()
     for axes in grid[len(names) :]:
         axes.remove()
-    for axes, name in zip(grid, names, strict=False):
+    for index, (axes, name) in enumerate(zip(grid, names, strict=False)):
+        axes.tick_params(labelbottom=index + columns >= len(names))  # a last panel has no neighbour beneath it
         axes.set_title(defence_title(name), fontsize=9, color=INK)
         axes.grid()
     return figure, grid[: len(names)]
