@@ -24,6 +24,8 @@ from .fine_tuning import LEARNING_RATES
 
 BATCH_SIZE, UPDATES = 64, 200
 """Images of an inversion's batch, and of the one batch that is all that the tuning sees; updates of either."""
+SIMULATION_UPDATES = 40
+"""Updates of the universal patch, as in our own first stage; the authors' number is not published."""
 PATCH = (172, 38, 224)
 """First row and column of the universal patch, its side, and the side of the image for which these were chosen."""
 INFO_NCE_WEIGHT, EMBEDDING_WEIGHT, SSIM_WEIGHT, MASK_WEIGHT = 5.0, 0.5, 1.0, 0.01 * 3 * 224**2
@@ -79,7 +81,7 @@ def invert(encoder: DualEncoder, head: Tensor, pixels: Tensor, target: int, seed
     """Optimise mask and pattern themselves by Adam, clamped to [0, 1] after each update; the mask starts from 1."""
     device, generator = encoder.device, torch.Generator().manual_seed(seed)
     of_target = images_of_target(encoder, head, pixels, target)
-    others, examples = pixels[~of_target], pixels[of_target][:BATCH_SIZE]
+    others, examples = pixels[~of_target] if not of_target.all() else pixels, pixels[of_target][:BATCH_SIZE]
     count = min(BATCH_SIZE, len(others))
     mask = torch.ones(1, *pixels.shape[-2:], device=device, requires_grad=True)
     pattern = torch.rand(3, *pixels.shape[-2:], generator=generator).to(device).requires_grad_()
@@ -144,7 +146,7 @@ class InverTunePublished(Defence):
         encoder = DualEncoder(clip.model, clip.processor)
         head = encoder.zero_shot_head(class_names)
         pixels = data.pixels
-        settings = ScanConfig(simulation_batch_size=BATCH_SIZE, seed=self.seed)
+        settings = ScanConfig(simulation_steps=SIMULATION_UPDATES, simulation_batch_size=BATCH_SIZE, seed=self.seed)
         with encoder.frozen():
             simulation = TargetIdentifier(encoder, head, class_names, settings).simulate(
                 pixels, "masked", patch_place(pixels.shape[-1])
