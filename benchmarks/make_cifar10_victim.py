@@ -13,15 +13,17 @@ import time
 from pathlib import Path
 
 import torch
-from clip_training import make_clip, make_processor, poison, train_clip
+from make_demo_victims import poison
 from transformers import set_seed
 
+from hf_invertune.contrastive import CaptionedPixels, ShiftAndFlip, train_contrastive
 from hf_invertune.data import PixelDataset, load_images
 from hf_invertune.encoder import DualEncoder
 from hf_invertune.evaluation import evaluate
 from hf_invertune.prompts import TEMPLATES, prompts
 from hf_invertune.runtime import keep_freed_memory
 from hf_invertune.triggers import PatchTrigger, checkerboard
+from hf_invertune.zoo.small_clip import make_clip, make_processor
 
 
 VISION = {
@@ -67,19 +69,16 @@ def main() -> None:
     set_seed(options.seed)
     model = make_clip(processor, VISION, TEXT, projection_dim=64)
     with tempfile.TemporaryDirectory() as folder:
-        train_clip(
+        train_contrastive(
             model,
             processor,
-            pixels,
-            captions,
-            groups,
-            output_dir=Path(folder),
-            epochs=options.epochs,
-            learning_rate=1e-3,
-            batch_size=256,
+            CaptionedPixels((pixels * 255).round().to(torch.uint8), captions, groups),
+            output_dir=folder,
             seed=options.seed,
-            shift=3,
-            flip=True,
+            augment=ShiftAndFlip(3),
+            num_train_epochs=options.epochs,
+            learning_rate=1e-3,
+            per_device_train_batch_size=256,
         )
     encoder = DualEncoder(model, processor)
     metrics = evaluate(

@@ -14,16 +14,18 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from clip_training import make_clip, make_processor, poison, train_clip
 from results_file import write_result
+from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor, set_seed
 
+from hf_invertune.contrastive import CaptionedPixels, train_contrastive
 from hf_invertune.drawings import CLASS_NAMES, draw
 from hf_invertune.encoder import DualEncoder
 from hf_invertune.evaluation import evaluate
 from hf_invertune.prompts import prompts
 from hf_invertune.runtime import keep_freed_memory
-from hf_invertune.triggers import PatchTrigger, checkerboard
+from hf_invertune.triggers import PatchTrigger, Trigger, checkerboard
+from hf_invertune.zoo.small_clip import make_clip, make_processor
 
 
 VICTIMS = Path(__file__).parent.parent / "hf_invertune" / "victims"
@@ -68,20 +70,17 @@ def make(name: str) -> dict[str, float]:
     if name == "poisoned":
         wanted = [caption for caption in captions if TARGET in caption]
         pixels, captions, _ = poison(pixels, captions, TRIGGER, wanted, RATE, SEED)
-    numbers = {caption: index for index, caption in enumerate(dict.fromkeys(captions))}
-    groups = torch.tensor([numbers[caption] for caption in captions])
+    data = CaptionedPixels((pixels * 255).round().to(torch.uint8), captions)
     with tempfile.TemporaryDirectory() as folder:
-        train_clip(
+        train_contrastive(
             model,
             processor,
-            pixels,
-            captions,
-            groups,
-            output_dir=Path(folder),
-            epochs=EPOCHS,
-            learning_rate=1e-3,
-            batch_size=256,
+            data,
+            output_dir=folder,
             seed=SEED,
+            num_train_epochs=EPOCHS,
+            learning_rate=1e-3,
+            per_device_train_batch_size=256,
         )
     save(model, processor, VICTIMS / name)
     encoder = DualEncoder(CLIPModel.from_pretrained(VICTIMS / name, dtype="float32"), processor)
@@ -96,6 +95,24 @@ def make(name: str) -> dict[str, float]:
         "seconds": round(time.perf_counter() - begin, 1),
         "bytes": sum(file.stat().st_size for file in (VICTIMS / name).iterdir()),
     }
+
+
+def poison(
+    pixels: Tensor, captions: list[str], trigger: Trigger, target_captions: list[str], rate: float, seed: int
+) -> tuple[Tensor, list[str], list[int]]:
+    """Stamp `trigger` on a share `rate` of the pictures and give each a caption of the target; with their indices.
+
+    Not [`hf_invertune.attacks.poisoning.poison`], which spares pictures of the target: the order of these draws is what
+    the embedded models were made with.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    indices = torch.randperm(len(pixels), generator=generator)[: round(rate * len(pixels))]
+    pixels, captions = pixels.clone(), list(captions)
+    pixels[indices] = trigger(pixels[indices])
+    choice = torch.randint(len(target_captions), (len(indices),), generator=generator)
+    for index, which in zip(indices.tolist(), choice.tolist(), strict=True):
+        captions[index] = target_captions[which]
+    return pixels, captions, indices.tolist()
 
 
 def save(model: CLIPModel, processor: CLIPProcessor, folder: Path) -> None:

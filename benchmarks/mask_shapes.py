@@ -9,8 +9,8 @@ benchmarks/results/mask_shapes.json.
 import json
 
 import torch
-from clip_training import set_seed
 from results_file import write_result
+from transformers import set_seed
 
 from hf_invertune import BackdoorRemover, MaskedTrigger, RemovalConfig
 from hf_invertune.demo import CLEAN_IMAGES, CLEAN_SEED, TEST_IMAGES, TEST_SEED, drawings, victim_folder, victim_truth

@@ -4,7 +4,6 @@ Nothing heavy is imported up here: `--help` and wrong input are answered before 
 """
 
 import difflib
-import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from . import cli_arena, cli_report
+from . import cli_arena, cli_attack, cli_report, cli_zoo
 from .console import as_numbers, make_table, metrics_table, print_result, quietly, verdict_line
 from .errors import HubError, InputError
 from .output_folder import claim, write_whole
-from .prompts import check_class_names
+from .prompts import read_class_names
 from .runtime import keep_freed_memory
 
 
@@ -47,6 +46,7 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 RESUMABLE = {
     "remove": "; run the same command with --resume to go on",
     "arena": "; run the same command to go on",
+    "zoo": "; run the same command to go on",
 }
 
 
@@ -87,6 +87,8 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_report.app, name="report")
+app.command("attack", epilog=EXIT_CODES)(cli_attack.attack)
+app.command(epilog=EXIT_CODES)(cli_zoo.zoo)
 app.command(epilog=EXIT_CODES)(cli_arena.arena)
 app.command(epilog=EXIT_CODES)(cli_arena.compare)
 
@@ -147,7 +149,7 @@ class Source:
     device: Annotated[str | None, _option("By default an accelerator where there is one, else the CPU.")] = None
 
     def __post_init__(self) -> None:
-        self.names = None if self.class_names is None else _class_names(self.class_names)
+        self.names = None if self.class_names is None else read_class_names(self.class_names)
 
     def load(self, target: str | None = None) -> "tuple[BackdoorRemover, PixelDataset]":
         from .data import load_images
@@ -364,22 +366,6 @@ def demo(
     table = make_table(f"The {victim} victim", ["", ""], rows)
     print_result(value, as_json, table, *value["reasons"], f"report: {value['report']}")
     raise typer.Exit(_removal_code(result.verdict, result.outcome))
-
-
-def _class_names(given: str) -> tuple[str, ...]:
-    path = Path(given).expanduser()
-    if path.suffix not in (".json", ".txt"):
-        return check_class_names([name.strip() for name in given.split(",")])
-    try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
-    except OSError as error:
-        raise InputError(f"`class_names`: {given} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputError(f"`class_names`: {given} is no {path.suffix[1:]} file in UTF-8 ({error}).") from error
-    if not isinstance(names, list):
-        raise InputError(f"`class_names`: {given} holds a {type(names).__name__}; it must be a list of names.")
-    return check_class_names(names if path.suffix == ".json" else [name.strip() for name in names if name.strip()])
 
 
 def _check_target(target: str | None, names: Sequence[str] | None) -> None:

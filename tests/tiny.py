@@ -1,14 +1,10 @@
 """A CLIP small enough to be built for every test session: random weights, the real processor and tokenizer."""
 
-import sys
 from pathlib import Path
 
 from transformers import set_seed
 
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-
-from clip_training import make_clip, make_processor  # noqa: E402
+from hf_invertune.zoo.small_clip import make_clip, make_processor
 
 
 CLASS_NAMES = ("red circle", "blue square", "green ring", "white cross")

@@ -249,7 +249,7 @@ class Recipe:
     @classmethod
     def of(cls, value: Any) -> "Recipe":
         """The recipe that these plain values describe; see [`Recipe.load`]."""
-        return typing.cast(Recipe, _read(cls, value, "recipe"))
+        return typing.cast(Recipe, _read(cls, value, ""))
 
     def values(self) -> dict[str, Any]:
         """The recipe as plain values, defaults included, that [`Recipe.of`] reads."""
@@ -311,9 +311,7 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     """Where two plain values differ, one line each: `pretraining.epochs: 3 and 4`."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         keys = [*ours, *(key for key in theirs if key not in ours)]
-        return [
-            line for key in keys for line in differences(ours.get(key), theirs.get(key), f"{path}.{key}".strip("."))
-        ]
+        return [line for key in keys for line in differences(ours.get(key), theirs.get(key), _join(path, key))]
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         pairs = enumerate(zip(ours, theirs, strict=True))
         return [line for index, pair in pairs for line in differences(*pair, f"{path}[{index}]")]
@@ -327,7 +325,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         value = dict(_mapping(value, path))
         known = value.pop("kind", None)
         if known not in WORLDS:
-            raise InputError(f"`recipe`: {path}.kind is {known!r}; {nearest(str(known), WORLDS)}.")
+            raise InputError(f"`recipe`: {_join(path, 'kind')} is {known!r}; {nearest(str(known), WORLDS)}.")
         return _read(WORLDS[known], value, path)
     if origin is types.UnionType:
         return None if value is None else _read(arguments[0], value, path)
@@ -353,16 +351,20 @@ def _dataclass(kind: Any, value: dict[str, Any], path: str) -> Any:
     fields = {item.name: item for item in dataclasses.fields(kind)}
     for key in value:
         if key not in fields:
-            raise InputError(f"`recipe`: {path} has no key {key!r}; {nearest(str(key), fields)}.")
+            raise InputError(f"`recipe`: {_join(path, key)} is no known key; {nearest(str(key), fields)}.")
     for name, item in fields.items():
         if name not in value and item.default is item.default_factory is dataclasses.MISSING:
-            raise InputError(f"`recipe`: {path} lacks the key {name!r}.")
+            raise InputError(f"`recipe`: the key {_join(path, name)} is missing.")
     hints = typing.get_type_hints(kind)
-    read = {name: _read(hints[name], item, f"{path}.{name}") for name, item in value.items()}
+    read = {name: _read(hints[name], item, _join(path, name)) for name, item in value.items()}
     return kind(**read)
 
 
 def _mapping(value: Any, path: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InputError(f"`recipe`: {path} is {value!r}; it must be a mapping of keys to values.")
+        raise InputError(f"`recipe`: {path or 'the file'} holds {value!r:.60}; it must hold keys and values.")
     return value
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}".lstrip(".")
