@@ -1,0 +1,97 @@
+"""Worlds: five disjoint splits, the same bits every time, and no picture read that is not asked for."""
+
+import io
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_invertune.drawings import CLASS_NAMES
+from hf_invertune.errors import InputError
+from hf_invertune.zoo.worlds import DrawnWorld, PicturedWorld, Splits, World
+
+
+SPLITS = Splits(pretraining=40, poisoning=30, cleaning=20, validation=10, test=15)
+NAMES = list(vars(SPLITS))
+
+
+@pytest.fixture
+def drawn():
+    return DrawnWorld(SPLITS, words=("black", "star"))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Two parquet files of one-coloured pictures: the red of picture i is i, and its label i % 3."""
+    folder = tmp_path_factory.mktemp("pictures")
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=["dog", "cat", "fox"]))
+    for name, count in (("train", 110), ("test", 20)):
+        rows = {"image": [], "label": []}
+        for i in range(count):
+            file = io.BytesIO()
+            Image.fromarray(np.full((40, 40, 3), (i, 0, 255), np.uint8)).save(file, "PNG")
+            rows["image"].append({"bytes": file.getvalue(), "path": None})
+            rows["label"].append(i % 3)
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def pictured(folder, splits=SPLITS, **settings):
+    defaults = {"name": "pets", "class_names": ("cat", "dog", "fox"), "image_size": 32}
+    sources = {"train": str(folder / "train.parquet"), "test_source": str(folder / "test.parquet")}
+    return PicturedWorld(splits=splits, **{**defaults, **sources, **settings})
+
+
+@pytest.mark.parametrize("kind", ["drawn", "pictures"])
+def test_splits_are_disjoint_and_the_same_every_time(kind, drawn, pictures):
+    world: World = drawn if kind == "drawn" else pictured(pictures)
+    splits = {name: getattr(world, name) for name in NAMES}
+    assert [len(split) for split in splits.values()] == [40, 30, 20, 10, 15]
+    again = DrawnWorld(SPLITS) if kind == "drawn" else pictured(pictures)
+    assert {name: getattr(again, name).digest() for name in NAMES} == {n: s.digest() for n, s in splits.items()}
+    seen = [row.numpy().tobytes() for name in NAMES[:4] for row in splits[name].pixels]
+    assert len(set(seen)) == len(seen) == 100
+    for split in splits.values():
+        assert split.pixels.dtype == torch.uint8 and split.pixels.shape[1:] == (3, 32, 32)
+        for caption, label in zip(split.captions, split.labels.tolist(), strict=True):
+            assert world.class_names[label] in caption
+
+
+def test_a_split_is_made_when_it_is_asked_for_and_once(drawn, pictures):
+    world = pictured(pictures, train="nowhere.parquet")
+    assert len(world.test) == 15 and world.test is world.test
+    with pytest.raises(InputError, match="there is no folder or file nowhere.parquet"):
+        _ = world.cleaning
+    drawn.test  # noqa: B018
+    assert {name for name in vars(drawn) if name in NAMES and name != "splits"} == {"test"}
+
+
+def test_every_word_of_the_drawings_is_one_token(drawn):
+    for text in [*drawn.captions_of("black star"), "a good photo of the black star"]:
+        words = text.replace(",", " , ").split()
+        assert len(drawn.processor.tokenizer(text)["input_ids"]) == len(words) + 2, text
+    assert len(drawn.captions_of("red ring")) == 18 and all(
+        "red ring" in text for text in drawn.captions_of("red ring")
+    )
+    assert drawn.class_names == CLASS_NAMES
+
+
+def test_groups_of_drawings_are_captions_and_those_of_pictures_classes(drawn, pictures):
+    assert drawn.groups(["a red ring", "a red cross", "a red ring"]).tolist() == [0, 1, 0]
+    world = pictured(pictures)
+    assert torch.equal(world.poisoning.groups, world.poisoning.labels)
+    first, second, third = world.groups(["a photo of a dog", "a dog", "a photo of a yak"]).tolist()
+    assert first == second == 1 and third not in range(3)
+
+
+def test_wrong_input(pictures):
+    with pytest.raises(InputError, match="`splits`: 114 pictures are asked for and .* holds 110"):
+        _ = pictured(pictures, Splits(54, 30, 20, 10, 15)).pretraining
+    with pytest.raises(InputError, match="'dog' appear more than once"):
+        pictured(pictures, class_names=("dog", "dog"))
+    with pytest.raises(InputError, match="'fox'.* not among"):
+        _ = pictured(pictures, class_names=("cat", "dog")).test
+    with pytest.raises(InputError, match="`cleaning`: got 0"):
+        Splits(1, 1, 0, 1, 1)
