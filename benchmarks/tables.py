@@ -143,9 +143,42 @@ def arena_details() -> str:
     return arena("summary_table", "cost_table", benchmarks="../benchmarks")
 
 
+def zoos() -> str:
+    """The victims of every zoo, one line an attack, and for those that were not made how to make them."""
+    parts = []
+    for zoo, title in {**ZOOS, "drawings-quick": "Drawings, the quick check"}.items():
+        name = f"zoo_{zoo.replace('-', '_')}"
+        if not (RESULTS / f"{name}.json").is_file():
+            parts.append(f"**{title}**: not run. To run it:\n\n```bash\n{arena_commands(zoo)[0]}\n```")
+            continue
+        facts = result(name)
+        shown = [victim for victim in facts["victims"] if victim["role"] == "table"]
+        lines = [
+            f"**{title}**",
+            "",
+            "| attack | rate | victims | took | CA | ASR | floor |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for attack in dict.fromkeys(victim["attack"] for victim in shown):
+            own = [victim for victim in shown if victim["attack"] == attack]
+            rate, took = (f"{own[0]['rate']:g}", str(sum(v["took"] for v in own))) if attack else ("", "")
+            cells = [attack or "none", rate, str(len(own)), took, span([v["clean_accuracy"] for v in own])]
+            cells += [span([r for v in own for r in v[key]]) for key in ("attack_success_rates", "target_rates")]
+            lines.append(f"| {' | '.join(cells)} |")
+        parts.append("\n".join([*lines, "", source(facts, name, "../benchmarks")]))
+    return "\n\n".join(parts)
+
+
+def span(rates: list[dict]) -> str:
+    """The lowest and the highest of some rates, in per cent."""
+    values = sorted(rate["hits"] / rate["count"] for rate in rates)
+    return " to ".join(dict.fromkeys((percent(values[0]), percent(values[-1])))) if values else ""
+
+
 TABLES = {
     "README.md": {"arena": headline, "victims": victims, "demo": demo, "cifar10": cifar10, "timings": timings},
     "docs/report.md": {"mask_shapes": mask_shapes},
+    "docs/zoo.md": {"zoos": zoos},
     "docs/arena.md": {"arena_details": arena_details},
 }
 

@@ -1,0 +1,47 @@
+"""Write what the truths of a zoo say to benchmarks/results/zoo_<recipe>.json.
+
+    python benchmarks/zoo_results.py benchmarks/zoos/drawings.yaml zoo/
+
+The zoo must be of that recipe; victims that are not there yet are counted.
+"""
+
+import argparse
+from pathlib import Path
+
+from results_file import write_result
+
+from hf_invertune.errors import InputError
+from hf_invertune.zoo.build import Zoo
+from hf_invertune.zoo.recipe import Recipe
+from hf_invertune.zoo.victim import TOOK, Victim
+
+
+def figures(victim: Victim) -> dict:
+    truth = victim.truth
+    keys = ("name", "role", "attack", "targets", "rate", "seed", "took", "parameters", "sha256", "data", "seconds")
+    rates = {"attack_success_rates": truth.attack_success_rates, "target_rates": truth.target_rates}
+    return {
+        **{key: getattr(truth, key) for key in keys},
+        "poisoned": len(truth.poisoned),
+        "clean_accuracy": vars(truth.clean_accuracy),
+        **{name: [vars(rate) for rate in values] for name, values in rates.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("zoo", type=Path)
+    options = parser.parse_args()
+    zoo = Zoo.open(options.zoo)
+    if Recipe.load(options.recipe).digest() != zoo.digest:
+        raise InputError(f"`zoo`: {options.zoo} was not made from {options.recipe}.")
+    name = f"zoo_{options.recipe.stem.replace('-', '_')}"
+    victims = [figures(victim) for victim in zoo.victims]
+    facts = {"recipe": zoo.digest, "bar": TOOK, "planned": len(zoo.recipe.plans()), "victims": victims}
+    command = f"hf-invertune zoo benchmarks/zoos/{options.recipe.name} --output-dir zoo/ --workers 2"
+    write_result(name, command, facts)
+
+
+if __name__ == "__main__":
+    main()
