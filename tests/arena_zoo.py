@@ -18,6 +18,7 @@ from hf_invertune.identification import Verdict
 from hf_invertune.prompts import TEMPLATES
 from hf_invertune.triggers import PatchTrigger
 from hf_invertune.zoo.victim import Truth, Victim
+from hf_invertune.zoo.worlds import Splits
 
 
 def pairs(count, seed):
@@ -39,6 +40,7 @@ _load = cache(load_clip)
 
 class FakeWorld:
     name, class_names, templates = "noise", CLASS_NAMES, TEMPLATES
+    splits = Splits(pretraining=32, poisoning=1, cleaning=20, validation=1, test=24)
 
     @cached_property
     def cleaning(self):

@@ -4,9 +4,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +129,7 @@ def run_arena(
 
     Raises:
         InputError: before any long work, when an argument cannot be used.
+        ChildProcessError: when a worker died; what the others did is in the file.
     """
     settings, learning_rates = settings or Settings(), learning_rates or {}
     part, parts = share
@@ -146,16 +146,24 @@ def run_arena(
         for victim in _chosen(zoo, victims)
         for name, defence in defences.items()
     ][part - 1 :: parts]
-    available = len(zoo.world.cleaning)
+    available = zoo.world.splits.cleaning
     if settings.images > available:
         raise InputError(f"`images`: got {settings.images}, and {zoo.world.name} has {available} for cleaning.")
     runs = RunsFile(output)
     if workers == 1:
         _work(zoo, jobs, runs)
     else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), begin_worker) as pool:
-            for done in [pool.submit(_work, zoo, jobs, runs, position) for position in range(workers)]:
-                done.result()
+        context = get_context("spawn")
+        processes = [
+            context.Process(target=_worker, args=(zoo, jobs, runs, position), daemon=True)
+            for position in range(workers)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        if any(process.exitcode for process in processes):
+            raise ChildProcessError("A worker of the arena died; run the same command to go on.")
     rows = {row.key: row for row in runs.rows()} if runs.path.is_file() else {}
     keys = [job.identity["key"] for job in jobs]
     return [rows[key] for key in keys if key in rows]
@@ -171,11 +179,19 @@ def _chosen(zoo: Zoo, names: Sequence[str] | None) -> list[Victim]:
     return [victims[name] for name in names]
 
 
+def _worker(zoo: Zoo, jobs: Sequence[Job], runs: RunsFile, position: int) -> None:
+    begin_worker()
+    _work(zoo, jobs, runs, position)
+
+
 def _work(zoo: Zoo, jobs: Sequence[Job], runs: RunsFile, position: int = 0) -> None:
     """Go through all the jobs and do those that nobody has done or is at."""
     before: dict[str, Quality] = {}
     done = runs.lines()
     for job in tqdm(jobs, desc=f"arena, worker {position}", position=position):
+        parent = parent_process()
+        if parent is not None and not parent.is_alive():
+            break  # who killed the arena wants its workers to stop as well
         key = job.identity["key"]
         if job.is_done_by(done.get(key)):
             continue
