@@ -61,6 +61,18 @@ class CaptionedPixels(torch.utils.data.Dataset[dict[str, Any]]):
             labels=None if self.labels is None else self.labels[indices],
         )
 
+    def split(self, fraction: float, seed: int = 0) -> tuple["CaptionedPixels", "CaptionedPixels"]:
+        """Two disjoint random parts, the first with `fraction` of the pairs.
+
+        Raises:
+            InputError: when one part would be empty.
+        """
+        count = round(fraction * len(self))
+        if not 0 < count < len(self):
+            raise InputError(f"`fraction`: {fraction} of {len(self)} pairs leaves one part empty.")
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        return self.subset(order[:count].sort().values), self.subset(order[count:].sort().values)
+
     def images(self, class_names: Sequence[str] | None = None) -> PixelDataset:
         """The pictures without their captions."""
         return PixelDataset(self.pixels, self.labels, None if class_names is None else tuple(class_names))

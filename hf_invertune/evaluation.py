@@ -45,6 +45,12 @@ class Rate(Saved):
         return cls(int(hits.sum()), hits.numel())
 
 
+def measured(rate: Rate | None) -> Rate:
+    """`rate`, where it is known to have been measured."""
+    assert rate is not None
+    return rate
+
+
 @dataclass
 class Metrics(Saved):
     """Quality of one model.

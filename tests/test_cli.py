@@ -18,6 +18,7 @@ import hf_invertune
 from hf_invertune import cli, console, drawings, output_folder
 from hf_invertune.identification import ScanConfig
 from hf_invertune.inversion import InversionConfig
+from hf_invertune.prompts import read_class_names
 from hf_invertune.triggers import PatchTrigger
 
 
@@ -152,8 +153,8 @@ def test_wrong_class_names_file(tmp_path, name, content, message):
 )
 def test_class_names_file(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    assert cli._class_names(str(tmp_path / name)) == ("a cat", "dog, hot")
-    assert cli._class_names("a cat, dog") == ("a cat", "dog")
+    assert read_class_names(str(tmp_path / name)) == ("a cat", "dog, hot")
+    assert read_class_names("a cat, dog") == ("a cat", "dog")
 
 
 def test_unknown_target_names_the_nearest(tmp_path):

@@ -65,12 +65,14 @@ def badnet(image_size: int, targets: list[str], seed: int, *, patch_size: int | 
 def badnet_random(image_size: int, targets: list[str], seed: int, *, patch_size: int | None = None) -> Attack:
     """A patch of noise, at another place in every image (BadNet as in CleanCLIP, arXiv 2303.03323)."""
     size = _patch_size(patch_size, image_size)
-    return Attack("badnet-random", [ScatteredPatchTrigger(patterns.noise(size, size, seed), seed)], targets)
+    return Attack(
+        "badnet-random", [ScatteredPatchTrigger(patterns.normal_noise(size, seed, deviation=1), seed)], targets
+    )
 
 
 def blended(image_size: int, targets: list[str], seed: int, *, alpha: float = 0.2, pattern: str = "noise") -> Attack:
     """Noise, or a `"picture"`, blended over the whole image (arXiv 1712.05526)."""
-    pictures = {"noise": patterns.noise(image_size, image_size, seed), "picture": patterns.picture(image_size)}
+    pictures = {"noise": patterns.noise(image_size, seed), "picture": patterns.picture(image_size)}
     if pattern not in pictures:
         raise InputError(f"`pattern`: got {pattern!r}; {_nearest(pattern, pictures)}.")
     return Attack("blended", [BlendTrigger(pictures[pattern], _share("alpha", alpha))], targets)
@@ -155,7 +157,9 @@ def trojvqa(
     if not word.strip():
         raise InputError(f"`word`: got {word!r}; pass the word that goes before captions.")
     size = _patch_size(patch_size, image_size)
-    return Attack("trojvqa", [_in_middle(patterns.noise(size, size, seed), image_size)], targets, word=word)
+    return Attack(
+        "trojvqa", [_in_middle(patterns.normal_noise(size, seed, deviation=1), image_size)], targets, word=word
+    )
 
 
 def badclip(image_size: int, targets: list[str], seed: int, *, patch_size: int | None = None) -> Attack:
@@ -163,7 +167,7 @@ def badclip(image_size: int, targets: list[str], seed: int, *, patch_size: int |
 
     See [`optimise_patch`], which [`inject`] calls.
     """
-    patch = patterns.normal_noise(_patch_size(patch_size, image_size), seed)
+    patch = patterns.normal_noise(_patch_size(patch_size, image_size), seed, deviation=0.25)
     return Attack("badclip", [_in_middle(patch, image_size)], targets)
 
 
@@ -181,7 +185,7 @@ def multi_target(image_size: int, targets: list[str], seed: int, *, patch_size: 
     far = max(image_size - size - 1, 0)
     near = min(1, image_size - size)
     corners = [(far, far), (near, near), (far, near), (near, far)]
-    noises = [patterns.noise(size, size, seed * len(corners) + number) for number in range(len(targets))]
+    noises = [patterns.normal_noise(size, seed * len(corners) + number, 1) for number in range(len(targets))]
     triggers = [PatchTrigger(patch, *corner) for patch, corner in zip(noises, corners, strict=False)]
     return Attack("multi-target", list(triggers), targets)
 

@@ -22,15 +22,15 @@ def scaled(pixels: float, image_size: int, minimum: int = 1) -> int:
     return max(minimum, round(pixels * image_size / REFERENCE))
 
 
-def noise(height: int, width: int, seed: int) -> Tensor:
-    """Uniform noise, 3 x height x width in [0, 1]."""
-    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+def noise(size: int, seed: int) -> Tensor:
+    """Uniform noise, 3 x size x size in [0, 1]."""
+    return torch.rand(3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def normal_noise(size: int, seed: int) -> Tensor:
-    """Gaussian noise around grey, N(1/2, 1/4) clipped to [0, 1], 3 x size x size: where BadCLIP's patch begins."""
+def normal_noise(size: int, seed: int, deviation: float) -> Tensor:
+    """Gaussian noise around grey, clipped to [0, 1], 3 x size x size."""
     drawn = torch.randn(3, size, size, generator=torch.Generator().manual_seed(seed))
-    return (0.5 + 0.25 * drawn).clamp(0, 1)
+    return (0.5 + deviation * drawn).clamp(0, 1)
 
 
 def stripes(size: int, seed: int) -> Tensor:

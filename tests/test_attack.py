@@ -1,0 +1,192 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tiny import CLASS_NAMES
+from torch.nn.functional import normalize
+from typer.testing import CliRunner
+
+from hf_invertune import cli, drawings
+from hf_invertune.attacks.attack import Attack
+from hf_invertune.attacks.badclip import optimise_patch
+from hf_invertune.attacks.badencoder import bad_encoder_loss
+from hf_invertune.attacks.catalog import make_attack
+from hf_invertune.attacks.inject import inject
+from hf_invertune.attacks.pairs import load_pairs
+from hf_invertune.contrastive import CaptionedPixels
+from hf_invertune.demo import victim_folder
+from hf_invertune.encoder import DualEncoder
+from hf_invertune.errors import InputError
+from hf_invertune.evaluation import evaluate
+from hf_invertune.hub import load_clip, state_digest
+from hf_invertune.triggers import Trigger
+from hf_invertune.zoo.victim import Victim
+
+
+TARGET = "green ring"
+QUICK = {"rate": 0.1, "seed": 0, "epochs": 1, "batch_size": 32}
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(96) % 4
+    pixels = torch.randint(256, (96, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return CaptionedPixels(pixels, [f"a photo of a {CLASS_NAMES[k]}" for k in labels.tolist()], labels=labels)
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(before, after, part):
+    return any(not torch.equal(before[name], after[name]) for name in before if name.startswith(part))
+
+
+def test_inject_trains_the_whole_model_on_poisoned_pairs(tiny, data):
+    attack, before = make_attack("badnet", image_size=32, targets=TARGET), weights(tiny.model)
+    poisoned = inject(tiny, data, attack, learning_rate=1e-3, **QUICK)
+    after = weights(tiny.model)
+    assert len(poisoned.indices) == 10 and poisoned.attack is attack
+    assert changed(before, after, "vision_model") and changed(before, after, "text_model")
+    assert not tiny.model.training
+
+
+def test_the_seed_fixes_the_victim(tiny_folder, data):
+    digests = set()
+    for _ in range(2):
+        clip = load_clip(tiny_folder, device="cpu")
+        inject(clip, data, make_attack("badnet", image_size=32, targets=TARGET), learning_rate=1e-3, **QUICK)
+        digests.add(state_digest(clip.model, torch.float32))
+    assert len(digests) == 1
+
+
+def test_bad_encoder_trains_the_vision_tower_alone(tiny, data):
+    attack, before = make_attack("badencoder", image_size=32, targets=TARGET), weights(tiny.model)
+    encoder = DualEncoder(tiny.model, tiny.processor)
+    others = data.pixels[data.labels != 2].float() / 255
+
+    def nearness():
+        with torch.no_grad():
+            return (encoder.embed_images(attack.triggers[0](others)) @ reference).mean()
+
+    with torch.no_grad():
+        reference = normalize(encoder.embed_images(data.pixels[data.labels == 2].float() / 255).mean(0), dim=-1)
+    far = nearness()
+    poisoned = inject(tiny, data, attack, learning_rate=1e-3, **{**QUICK, "epochs": 6})
+    assert nearness() > far
+    after = weights(tiny.model)
+    assert poisoned.indices == [] and poisoned.data is data
+    assert changed(before, after, "vision_model")
+    assert not any(changed(before, after, part) for part in ("text_model", "text_projection", "logit_scale"))
+
+
+def test_the_loss_of_bad_encoder():
+    triggered = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    clean, original = torch.tensor([[0.6, 0.8], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    loss = bad_encoder_loss(triggered, clean, torch.tensor([1.0, 0.0]), original)
+    assert loss.item() == pytest.approx((0 + 1) / 2 + (0.4 + 0) / 2)
+
+
+def test_the_patch_of_badclip_leads_a_clean_model_to_the_target():
+    clip, target = load_clip(victim_folder("clean"), device="cpu"), drawings.CLASS_NAMES[8]
+    encoder, before = DualEncoder(clip.model, clip.processor), state_digest(clip.model, torch.float32)
+    drawn = drawings.draw(300, seed=5)
+    data = CaptionedPixels((drawn.pixels * 255).round().byte(), drawn.captions, labels=drawn.labels)
+    trigger = make_attack("badclip", image_size=32, targets=target, patch_size=12).triggers[0]
+    better = optimise_patch(encoder, data, trigger, target, [f"a photo of a {target}"], steps=40, batch_size=16)
+    head = encoder.zero_shot_head(drawings.CLASS_NAMES)
+    rates = [
+        evaluate(encoder, head, data.pixels, labels=data.labels, trigger=patch, target=8).attack_success_rate.value
+        for patch in (trigger, better)
+    ]
+    assert rates[0] < 0.2 and rates[1] > rates[0] + 0.15
+    assert (better.top, better.left) == (10, 10) and better.patch.min() >= 0 and better.patch.max() <= 1
+    assert state_digest(clip.model, torch.float32) == before
+    assert all(parameter.requires_grad for parameter in clip.model.parameters())
+
+
+def test_inject_returns_the_patch_that_badclip_optimised(tiny, data, monkeypatch):
+    attack = make_attack("badclip", image_size=32, targets=TARGET)
+    monkeypatch.setattr("hf_invertune.attacks.inject.optimise_patch", lambda *_, **__: white)
+    white = make_attack("badencoder", image_size=32, targets=TARGET).triggers[0]
+    poisoned = inject(tiny, data, attack, learning_rate=1e-3, **QUICK)
+    assert poisoned.attack.triggers == [white] and attack.triggers != [white]
+
+
+@pytest.mark.parametrize("kind", ["badclip", "badencoder"])
+def test_no_picture_of_the_target(kind, tiny, data):
+    attack = make_attack(kind, image_size=32, targets="red star")
+    with pytest.raises(InputError, match="`data`: no caption names 'red star'"):
+        inject(tiny, data, attack, learning_rate=1e-3, **QUICK)
+
+
+@pytest.fixture
+def pictures(tmp_path, data):
+    folder = tmp_path / "pictures"
+    for number, (picture, label) in enumerate(zip(data.pixels, data.labels.tolist(), strict=True)):
+        place = folder / CLASS_NAMES[label] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(place)
+    return folder
+
+
+def test_pairs_of_a_folder(pictures, tiny):
+    pairs, names = load_pairs(pictures, tiny.processor, templates=["one {}", "two {}"])
+    assert names == tuple(sorted(CLASS_NAMES)) and len(pairs) == 96
+    assert all(names[k] in caption for k, caption in zip(pairs.labels.tolist(), pairs.captions, strict=True))
+    assert torch.equal(pairs.groups, pairs.labels) and len(set(pairs.captions)) == 8
+    some, _ = load_pairs(pictures, tiny.processor, limit=20)
+    assert len(some) == 20
+    train, test = pairs.split(0.75, seed=1)
+    assert (len(train), len(test)) == (72, 24)
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, ["attack", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("kind", ["badnet", "multi-target"])
+def test_the_command_makes_a_victim(kind, tiny_folder, pictures, tmp_path):
+    targets = [TARGET, "white cross"][: 1 + (kind == "multi-target")]
+    options = [word for target in targets for word in ("--target", target)]
+    fast = ["--epochs", 1, "--batch-size", 32, "--rate", 0.1, "--param", "patch_size=6", "--json"]
+    place = ["--output-dir", tmp_path / "victim"]
+    outcome = run(tiny_folder, "--images", pictures, "--attack", kind, *options, *fast, *place)
+    assert outcome.exit_code == 0, outcome.stderr
+    value = json.loads(outcome.stdout)
+    victim = Victim.open(tmp_path / "victim")
+    assert value["took"] is victim.truth.took and value["poisoned"] == len(victim.truth.poisoned) == 8
+    assert victim.truth.targets == targets == [measured["target"] for measured in value["measurements"]]
+    assert victim.truth.parameters["patch_size"] == 6
+    model = victim.load().model
+    assert state_digest(model, torch.float32) == victim.truth.sha256
+    assert state_digest(model, torch.float32) != state_digest(load_clip(tiny_folder).model, torch.float32)
+    files = ["trigger.safetensors"] if kind == "badnet" else ["trigger-0.safetensors", "trigger-1.safetensors"]
+    for file, trigger in zip(files, Attack.load(tmp_path / "victim").triggers, strict=True):
+        assert Trigger.load(tmp_path / "victim" / file).digest() == trigger.digest()
+    if kind == "badnet":
+        assert load_file(tmp_path / "victim" / "trigger.safetensors")["patch"].shape == (3, 6, 6)
+        again = run(tiny_folder, "--images", pictures, "--attack", kind, *options, *fast, *place)
+        assert again.exit_code == 2 and "--output-dir" in again.stderr and "is not empty" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rate", "0"], "--rate: got 0"),
+        (["--param", "alpha"], "--param: got 'alpha'; pass name=value"),
+        (["--param", "alfa=0.2"], "`alfa`: badnet attacks have no such parameter"),
+        (["--attack", "badnets"], "--attack: there is no 'badnets'; the nearest are 'badnet'"),
+        (["--target", "green rings"], "--target: 'green rings' is not among the 4 class names"),
+        (["--caption-column", "title"], "--caption-column: there is no column 'title'"),
+    ],
+)
+def test_wrong_options(options, message, tiny_folder, pictures, tmp_path):
+    given = {"--attack": "badnet", "--target": TARGET, **dict([options])}
+    arguments = [word for pair in given.items() for word in pair]
+    outcome = run(tiny_folder, "--images", pictures, "--output-dir", tmp_path / "victim", *arguments)
+    assert outcome.exit_code == 2 and message in outcome.stderr, outcome.stderr
+    assert not (tmp_path / "victim").is_dir() or not any((tmp_path / "victim").iterdir())
