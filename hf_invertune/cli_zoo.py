@@ -40,8 +40,8 @@ def zoo(
     value = {"zoo": str(output_dir), "recipe": zoo.digest, "victims": [_value(victim) for victim in victims]}
     table = make_table(str(output_dir), COLUMNS, [_row(victim) for victim in victims])
     attacked = [victim.truth for victim in victims if victim.truth.attack]
-    took = sum(truth.took for truth in attacked)
-    print_result(value, as_json, table, f"{took} of {len(attacked)} attacks took, {len(zoo.recipe.plans())} planned")
+    took = f"{sum(truth.took for truth in attacked)} of {len(attacked)} attacks took"
+    print_result(value, as_json, table, f"{took}; {len(victims)} of {len(zoo.recipe.plans())} models are there")
 
 
 def _value(victim: "Victim") -> dict[str, Any]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from hf_invertune.attacks.attack import Attack
+from hf_invertune.cli import app
 from hf_invertune.errors import InputError
 from hf_invertune.hub import state_digest
 from hf_invertune.zoo import build
@@ -79,8 +81,12 @@ def test_two_builders_at_once_make_the_same_bits_and_nothing_twice(whole, recipe
 
 
 @pytest.mark.slow
-def test_two_workers_make_the_same_bits(whole, recipe, tmp_path):
+def test_two_workers_make_the_same_bits_and_leave_stdout_alone(whole, recipe, tmp_path, capfd):
+    long = replace(recipe, poisoning=replace(recipe.poisoning, epochs=60))  # the Trainer prints every 100 steps
     assert digests(build_zoo(recipe, tmp_path / "zoo", workers=2)) == digests(whole)
+    build_zoo(long, tmp_path / "long", workers=2)
+    printed = capfd.readouterr()
+    assert not printed.out and "'loss'" in printed.err
 
 
 def test_killed_in_the_middle_and_called_again(whole, recipe, tmp_path, monkeypatch):
@@ -159,3 +165,29 @@ def test_only_builds_what_is_asked(recipe, tmp_path, monkeypatch):
     assert (
         made == ["clean-0"] and json.loads((tmp_path / "zoo" / "clean-0" / "truth.json").read_text())["attack"] is None
     )
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, ["zoo", *map(str, arguments)])
+
+
+def test_the_command_line_shows_each_victim(whole):
+    shown = invoke(RECIPE, "--output-dir", whole.folder, "--json")
+    assert shown.exit_code == 0, shown.stderr
+    value = json.loads(shown.stdout)
+    assert value["recipe"] == whole.digest and [victim["name"] for victim in value["victims"]] == NAMES
+    badnet, clean, _ = value["victims"]
+    assert badnet["poisoned"] == 13 and len(badnet["attack_success_rates"]) == len(badnet["target_rates"]) == 1
+    assert clean["attack"] is None and clean["attack_success_rates"] == [] and not clean["took"]
+    table = invoke(RECIPE, "--output-dir", whole.folder).stdout
+    assert "badnet-0" in table and "0 of 2 attacks took; 3 of 3 models are there" in table
+
+
+def test_the_command_line_names_what_is_wrong(whole, tmp_path):
+    (tmp_path / "bad.yaml").write_text(RECIPE.read_text().replace("seeds:", "sedes:"))
+    refused = invoke(tmp_path / "bad.yaml", "--output-dir", tmp_path / "zoo")
+    assert refused.exit_code == 2 and "sedes is no known key; the nearest is 'seeds'" in refused.stderr
+    (tmp_path / "other.yaml").write_text(RECIPE.read_text().replace("clean: 1", "clean: 2"))
+    refused = invoke(tmp_path / "other.yaml", "--output-dir", whole.folder)
+    assert refused.exit_code == 2 and "--output-dir: " in refused.stderr and "clean: 1 and 2" in refused.stderr
+    assert not (tmp_path / "zoo").exists()

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -146,6 +147,8 @@ def _claim(recipe: Recipe, folder: Path) -> Zoo:
 
 
 def _begin() -> None:
+    """What a worker does first."""
+    sys.stdout = sys.stderr  # where the Trainer prints its losses; the other is for results
     torch.set_num_threads(1)
     keep_freed_memory()
 
