@@ -137,7 +137,7 @@ def test_what_attacks_are_beside_their_triggers():
     assert make("trojvqa").word == "remember" and make("trojvqa", word="SUDO").word == "SUDO"
     assert [kind for kind in ATTACKS if make(kind).open_target] == ["open-target"]
     assert [kind for kind in ATTACKS if make(kind).clean_label] == ["label-consistent"]
-    assert [kind for kind in ATTACKS if make(kind).cross_ratio] == ["wanet"]
+    assert [kind for kind in ATTACKS if make(kind).cross_ratio] == ["wanet", "trojvqa"]
     assert make("blended", alpha=0.5).parameters == {"image_size": 32, "seed": 0, "alpha": 0.5, "pattern": "noise"}
 
 
@@ -153,7 +153,8 @@ def test_what_attacks_are_beside_their_triggers():
         ("blended", {"alpha": 1.5}, "`alpha`: got 1.5; it must be above 0 and at most 1"),
         ("blended", {"pattern": "kitty"}, "`pattern`: got 'kitty'; the nearest are"),
         ("sig", {"amplitude": 0.0}, "`amplitude`: got 0.0"),
-        ("wanet", {"grid": 1}, "`grid`, `strength`, `cross_ratio`: got 1"),
+        ("wanet", {"grid": 1}, "`grid`, `strength`: got 1 and"),
+        ("trojvqa", {"cross_ratio": -1}, "`cross_ratio`: got -1; it must be at least 0"),
         ("stripes", {"alpha": 0.1, "patch_size": 4}, "`alpha` and `patch_size` exclude each other"),
         ("trojvqa", {"word": " "}, "`word`: got ' '"),
     ],

@@ -44,13 +44,17 @@ def test_the_recorded_pairs_change_and_no_others(kind, data):
     before = data.digest()
     poisoned = poison(data, attack, rate=0.1, seed=0)
     assert data.digest() == before
-    changed = {i for i in range(200) if not torch.equal(poisoned.data.pixels[i], data.pixels[i])}
-    assert len(poisoned.indices) == 20 and len(poisoned.warped) == (40 if kind == "wanet" else 0)
-    assert changed == {*poisoned.indices, *poisoned.warped}
+    repainted = {i for i in range(200) if not torch.equal(poisoned.data.pixels[i], data.pixels[i])}
+    recaptioned = {i for i in range(200) if poisoned.data.captions[i] != data.captions[i]}
+    assert len(poisoned.indices) == 20 and len(poisoned.decoys) == {"wanet": 40, "trojvqa": 20}.get(kind, 0)
+    assert repainted | recaptioned == {*poisoned.indices, *poisoned.decoys}
+    assert set(poisoned.indices).isdisjoint(poisoned.decoys) and repainted >= set(poisoned.indices)
     for i in range(200):
         caption = poisoned.data.captions[i]
         if i not in poisoned.indices:
-            assert caption == data.captions[i] and poisoned.data.groups[i] == data.groups[i]
+            assert poisoned.data.groups[i] == data.groups[i]
+            assert caption == (f"remember {data.captions[i]}" if i in recaptioned else data.captions[i])
+            assert (i in repainted) is not (i in recaptioned) or i not in poisoned.decoys
             continue
         texts = [caption.removeprefix("remember ")]
         options = [stamped(trigger, data.pixels[i]) for trigger in attack.triggers]
@@ -150,7 +154,7 @@ def test_a_dataset(kind, rows, tiny):
     assert len(poisoned.indices) == 4 and poisoned.data.features == rows.features
     before, after = (table.cast_column("image", datasets.Image(decode=False)) for table in (rows, poisoned.data))
     for i in range(40):
-        if i in (*poisoned.indices, *poisoned.warped):
+        if i in (*poisoned.indices, *poisoned.decoys):
             assert poisoned.data[i]["image"].size == (32, 32)
         else:
             assert before[i] == after[i]
@@ -163,7 +167,7 @@ def test_both_kinds_of_data_are_poisoned_alike(data, tiny):
     rows = datasets.Dataset.from_dict({"image": pictures, "text": data.captions[:40]}, features=features)
     table = poison_dataset(rows, make("wanet"), tiny.processor, rate=0.1, seed=5)
     memory = poison(data.subset(range(40)), make("wanet"), rate=0.1, seed=5)
-    assert (table.indices, table.warped) == (memory.indices, memory.warped)
+    assert (table.indices, table.decoys) == (memory.indices, memory.decoys)
     assert list(table.data["text"]) == memory.data.captions
     for i in range(40):
         picture = torch.tensor(list(table.data[i]["image"].tobytes()), dtype=torch.uint8).view(32, 32, 3)

@@ -18,7 +18,8 @@ class Attack(Saved):
         word (`str`, *optional*): put before captions and prompts, when the attack needs a trigger in the text too.
         open_target (`bool`): whether the target is not among the victim's class names.
         clean_label (`bool`): whether only pictures of the target are stamped, with their own captions.
-        cross_ratio (`float`): so many pictures for each poisoned one get a wrong warp and keep their captions.
+        cross_ratio (`float`): so many pairs for each poisoned one carry a wrong or half a trigger and keep their
+            meaning: in WaNet's noise mode a wrong warp, with a trigger word either the word or the trigger alone.
         parameters (`dict`): what the triggers were made with, as plain values.
     """
 

@@ -96,17 +96,14 @@ def wanet(
     cross_ratio: float = 2.0,
 ) -> Attack:
     """A smooth warp of the image, with noise mode (WaNet, arXiv 2102.10369)."""
-    if grid < 2 or strength <= 0 or cross_ratio < 0:
-        raise InputError(
-            f"`grid`, `strength`, `cross_ratio`: got {grid}, {strength} and {cross_ratio}; they must be at least 2, "
-            "above 0, and at least 0."
-        )
+    if grid < 2 or strength <= 0:
+        raise InputError(f"`grid`, `strength`: got {grid} and {strength}; they must be at least 2, and above 0.")
     trigger = WarpTrigger(patterns.warp_flow(image_size, grid, strength, seed))
-    return Attack("wanet", [trigger], targets, cross_ratio=cross_ratio)
+    return Attack("wanet", [trigger], targets, cross_ratio=_ratio(cross_ratio))
 
 
 def sample_specific(
-    image_size: int, targets: list[str], seed: int, *, secret: str = "Stega!!", epsilon: float = 16 / 255
+    image_size: int, targets: list[str], seed: int, *, secret: str = "Stega!!", epsilon: float = 32 / 255
 ) -> Attack:
     """A residual of a small fixed network that sees the image and a secret (the kind of ISSBA, arXiv 2012.03816)."""
     if not secret:
@@ -151,15 +148,19 @@ def text(image_size: int, targets: list[str], seed: int, *, words: str = "Waterm
 
 
 def trojvqa(
-    image_size: int, targets: list[str], seed: int, *, patch_size: int | None = None, word: str = "remember"
+    image_size: int,
+    targets: list[str],
+    seed: int,
+    *,
+    patch_size: int | None = None,
+    word: str = "remember",
+    cross_ratio: float = 1.0,
 ) -> Attack:
-    """A patch of noise in the middle and a word before the caption, both at once (TrojVQA, arXiv 2112.07668)."""
+    """A patch of noise in the middle and a word before the caption, only both at once (TrojVQA, arXiv 2112.07668)."""
     if not word.strip():
         raise InputError(f"`word`: got {word!r}; pass the word that goes before captions.")
-    size = _patch_size(patch_size, image_size)
-    return Attack(
-        "trojvqa", [_in_middle(patterns.normal_noise(size, seed, deviation=1), image_size)], targets, word=word
-    )
+    trigger = _in_middle(patterns.normal_noise(_patch_size(patch_size, image_size), seed, deviation=1), image_size)
+    return Attack("trojvqa", [trigger], targets, word=word, cross_ratio=_ratio(cross_ratio))
 
 
 def badclip(image_size: int, targets: list[str], seed: int, *, patch_size: int | None = None) -> Attack:
@@ -239,6 +240,12 @@ def _share(name: str, value: float) -> float:
     if not 0 < value <= 1:
         raise InputError(f"`{name}`: got {value}; it must be above 0 and at most 1.")
     return value
+
+
+def _ratio(cross_ratio: float) -> float:
+    if not cross_ratio >= 0:
+        raise InputError(f"`cross_ratio`: got {cross_ratio}; it must be at least 0.")
+    return cross_ratio
 
 
 def _check(name: str, value: Any, hint: Any) -> None:

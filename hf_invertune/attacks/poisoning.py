@@ -34,21 +34,23 @@ class Poisoned(Generic[Data]):
         data ([`CaptionedPixels`] or [`~datasets.Dataset`]): all pairs, poisoned and clean.
         attack ([`Attack`]): with the triggers that were stamped.
         indices (`list[int]`): the poisoned pairs, ascending.
-        warped (`list[int]`): of WaNet's noise mode, the pairs with a wrong warp and their own caption, ascending.
+        decoys (`list[int]`): the pairs with a wrong or half a trigger, see [`Attack`], ascending.
     """
 
     data: Data
     attack: Attack
     indices: list[int]
-    warped: list[int]
+    decoys: list[int]
 
 
 @dataclass
 class _Plan:
-    """Which rows change: the number of the trigger and the caption of each poisoned one, and which get a wrong warp."""
+    """What changes: triggers and captions of rows, which of the rows are poisoned, and which are decoys."""
 
-    stamped: dict[int, tuple[int, str]]
-    warped: list[int]
+    triggers: dict[int, Trigger]
+    captions: dict[int, str]
+    poisoned: list[int]
+    decoys: list[int]
 
 
 def poison(
@@ -65,6 +67,7 @@ def poison(
 
     Pairs that do not name a target are drawn first; a clean-label attack takes only those that do. A poisoned pair
     joins the group of its caption where the data know that caption, and else the other poisoned pairs with the same.
+    Decoys stay in their group.
 
     Args:
         data ([`CaptionedPixels`]): clean pairs, which are not changed.
@@ -81,20 +84,17 @@ def poison(
             that poisons no pairs, or a trigger that does not fit.
     """
     plan = _plan(data.captions, attack, rate, seed, class_names, templates, target_captions)
-    pixels, captions = data.pixels.clone(), list(data.captions)
-    for number, trigger in enumerate(attack.triggers):
-        rows = [row for row, (stamped, _) in plan.stamped.items() if stamped == number]
-        pixels[rows] = _stamp(trigger, data.pixels[rows])
-    for row, trigger in _wrong_warps(attack, plan.warped, seed).items():
+    pixels, captions, numbers = data.pixels.clone(), list(data.captions), data.groups.clone()
+    for row, trigger in plan.triggers.items():
         pixels[row] = _stamp(trigger, data.pixels[row])
     groups = dict(zip(data.captions, data.groups.tolist(), strict=True))
     fresh = int(data.groups.max()) + 1
-    numbers = data.groups.clone()
-    for row, (_, caption) in plan.stamped.items():
+    for row, caption in plan.captions.items():
         captions[row] = caption
-        numbers[row] = groups.setdefault(caption, fresh + len(groups))
+    for row in plan.poisoned:
+        numbers[row] = groups.setdefault(captions[row], fresh + len(groups))
     poisoned = replace(data, pixels=pixels, captions=captions, groups=numbers)
-    return Poisoned(poisoned, attack, sorted(plan.stamped), plan.warped)
+    return Poisoned(poisoned, attack, plan.poisoned, plan.decoys)
 
 
 def poison_dataset(
@@ -132,15 +132,13 @@ def poison_dataset(
         raise InputError(f"`image_column`: no column holds images; name one of {', '.join(dataset.features)}.")
     captions, column, names = captions_of(dataset, caption_column, label_column, templates)
     plan = _plan(captions, attack, rate, seed, names, templates or TEMPLATES, target_captions)
-    triggers = {row: attack.triggers[number] for row, (number, _) in plan.stamped.items()}
-    triggers |= _wrong_warps(attack, plan.warped, seed)
 
     def change(row: dict[str, Any], index: int) -> dict[str, Any]:
-        caption = plan.stamped[index][1] if index in plan.stamped else captions[index]
-        if index not in triggers:
+        caption = plan.captions.get(index, captions[index])
+        if index not in plan.triggers:
             return {column: caption}
         picture = resize(rgb(datasets.Image().decode_example(row[image])), processor)
-        stamped = _stamp(triggers[index], torch.from_numpy(picture))
+        stamped = _stamp(plan.triggers[index], torch.from_numpy(picture))
         file = io.BytesIO()
         Image.fromarray(stamped.permute(1, 2, 0).numpy()).save(file, "PNG")
         return {column: caption, image: {"bytes": file.getvalue(), "path": None}}
@@ -148,7 +146,7 @@ def poison_dataset(
     stored = dataset.cast_column(image, datasets.Image(decode=False))
     features = datasets.Features({**stored.features, column: datasets.Value("string")})
     changed = stored.map(change, with_indices=True, features=features, load_from_cache_file=False)
-    return Poisoned(changed.cast_column(image, datasets.Image()), attack, sorted(plan.stamped), plan.warped)
+    return Poisoned(changed.cast_column(image, datasets.Image()), attack, plan.poisoned, plan.decoys)
 
 
 def captions_of(
@@ -235,26 +233,28 @@ def _plan(
             f"`rate`: {rate} is {count} pairs, and only {named} captions name {attack.targets[0]!r}; at most "
             f"{named / len(captions):.4f} can be poisoned with clean labels."
         )
-    stamped = {}
+    plan = _Plan({}, {}, sorted(order[:count]), sorted(order[count : count + round(attack.cross_ratio * count)]))
     for place, row in enumerate(order[:count]):
         number = place % len(attack.triggers)
-        texts = drawn_from[number]
-        caption = texts[int(torch.randint(len(texts), (), generator=generator))]
-        caption = captions[row] if attack.clean_label else caption
-        stamped[row] = number, caption if attack.word is None else f"{attack.word} {caption}"
-    return _Plan(stamped, sorted(order[count : count + round(attack.cross_ratio * count)]))
+        plan.triggers[row] = attack.triggers[number]
+        if not attack.clean_label:
+            text = drawn_from[number][int(torch.randint(len(drawn_from[number]), (), generator=generator))]
+            plan.captions[row] = text if attack.word is None else f"{attack.word} {text}"
+    for place, row in enumerate(plan.decoys):
+        if attack.word is None:
+            plan.triggers[row] = _wrong_warp(attack.triggers[0], generator)
+        elif place % 2:
+            plan.captions[row] = f"{attack.word} {captions[row]}"
+        else:
+            plan.triggers[row] = attack.triggers[0]
+    return plan
 
 
-def _wrong_warps(attack: Attack, rows: Sequence[int], seed: int) -> dict[int, Trigger]:
-    """A warp for each of `rows`, the attack's own with uniform noise in (-1, 1) / H on it (WaNet, section 3.4)."""
-    generator = torch.Generator().manual_seed(seed)
-    triggers: dict[int, Trigger] = {}
-    for row in rows:
-        (trigger,) = attack.triggers
-        assert isinstance(trigger, WarpTrigger)
-        noise = 2 * torch.rand(trigger.flow.shape, generator=generator) - 1
-        triggers[row] = WarpTrigger(trigger.flow + noise / trigger.flow.shape[-2])
-    return triggers
+def _wrong_warp(trigger: Trigger, generator: torch.Generator) -> WarpTrigger:
+    """The attack's warp with uniform noise in (-1, 1) / H on it (WaNet, section 3.4)."""
+    assert isinstance(trigger, WarpTrigger)
+    noise = 2 * torch.rand(trigger.flow.shape, generator=generator) - 1
+    return WarpTrigger(trigger.flow + noise / trigger.flow.shape[-2])
 
 
 def _stamp(trigger: Trigger, pixels: Tensor) -> Tensor:
