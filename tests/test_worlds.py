@@ -59,6 +59,11 @@ def test_splits_are_disjoint_and_the_same_every_time(kind, drawn, pictures):
             assert world.class_names[label] in caption
 
 
+def test_splits_of_one_size_are_disjoint_too():
+    world = DrawnWorld(Splits(20, 20, 20, 20, 20))
+    assert len({getattr(world, name).digest() for name in NAMES}) == 5
+
+
 def test_a_split_is_made_when_it_is_asked_for_and_once(drawn, pictures):
     world = pictured(pictures, train="nowhere.parquet")
     assert len(world.test) == 15 and world.test is world.test

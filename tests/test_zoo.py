@@ -17,6 +17,7 @@ from hf_invertune.hub import state_digest
 from hf_invertune.zoo import build
 from hf_invertune.zoo.build import Zoo, build_zoo
 from hf_invertune.zoo.recipe import Recipe
+from hf_invertune.zoo.victim import Truth
 
 
 RECIPE = Path(__file__).parent / "zoo.yaml"
@@ -115,15 +116,22 @@ def copied(whole, tmp_path):
 @pytest.mark.parametrize("file", ["truth.json", "model.safetensors"])
 def test_a_half_written_victim_is_made_again(whole, recipe, copied, file):
     (copied / "badnet-0" / file).unlink()
-    (copied / ".clean-0.left-over").mkdir()
+    (copied / ".badnet-0.left-over").mkdir()
     assert list(digests(Zoo.open(copied))) == NAMES[1:]
     assert digests(build_zoo(recipe, copied)) == digests(whole)
+    assert {path.name for path in copied.iterdir()} == {path.name for path in whole.folder.iterdir()}
 
 
 def test_a_damaged_truth_is_not_trusted(whole, recipe, copied):
     truth = copied / "badnet-0" / "truth.json"
     truth.write_text(truth.read_text()[:200])
     assert digests(build_zoo(recipe, copied, only=["badnet"])) == digests(whole)
+
+
+def test_a_victim_of_another_recipe_is_none_of_this_zoo(copied):
+    truth = Truth.load(copied / "clean-0")
+    replace(truth, recipe="0" * 64).save(copied / "clean-0")
+    assert list(digests(Zoo.open(copied))) == ["badnet-0", "open-target-0"]
 
 
 def test_another_recipe_is_refused_and_what_differs_is_said(recipe, copied):
