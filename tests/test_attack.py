@@ -90,7 +90,18 @@ def test_the_loss_of_bad_encoder():
     assert loss.item() == pytest.approx((0 + 1) / 2 + (0.4 + 0) / 2)
 
 
-def test_the_patch_of_badclip_leads_a_clean_model_to_the_target():
+def test_inject_trains_on_what_was_poisoned(tiny, data, monkeypatch):
+    trained = []
+    monkeypatch.setattr(
+        "hf_invertune.attacks.inject.train_contrastive", lambda model, processor, pairs, **_: trained.append(pairs)
+    )
+    poisoned = inject(tiny, data, make_attack("badnet", image_size=32, targets=TARGET), **QUICK)
+    assert trained == [poisoned.data] and poisoned.data.digest() != data.digest()
+
+
+@pytest.mark.parametrize("weight", [0.0, 500.0])  # either part of the loss leads there
+def test_the_patch_of_badclip_leads_a_clean_model_to_the_target(weight, monkeypatch):
+    monkeypatch.setattr("hf_invertune.attacks.badclip.TRIPLET_WEIGHT", weight)
     clip, target = load_clip(victim_folder("clean"), device="cpu"), drawings.CLASS_NAMES[8]
     encoder, before = DualEncoder(clip.model, clip.processor), state_digest(clip.model, torch.float32)
     drawn = drawings.draw(300, seed=5)

@@ -66,6 +66,13 @@ def test_a_warp_looks_right_and_down():
     torch.testing.assert_close(WarpTrigger(down)(picture), expected.expand(3, 3, 3))
 
 
+def test_a_warp_of_a_wide_picture():
+    picture = torch.arange(6.0).view(1, 2, 3).expand(3, 2, 3) / 10
+    right = torch.tensor([2 / (3 - 1), 0.0]).view(2, 1, 1).expand(2, 2, 3)
+    expected = torch.tensor([[1.0, 2.0, 2.0], [4.0, 5.0, 5.0]]) / 10
+    torch.testing.assert_close(WarpTrigger(right)(picture), expected.expand(3, 2, 3))
+
+
 def test_the_mean_displacement_is_the_strength_in_half_pixels():
     flow = patterns.warp_flow(4, 4, 3.0, seed=0)  # as many grid points as pixels: nothing is interpolated
     assert (flow.abs().mean() * 4).item() == pytest.approx(3.0)
