@@ -161,7 +161,8 @@ def zoos() -> str:
         ]
         for attack in dict.fromkeys(victim["attack"] for victim in shown):
             own = [victim for victim in shown if victim["attack"] == attack]
-            rate, took = (f"{own[0]['rate']:g}", str(sum(v["took"] for v in own))) if attack else ("", "")
+            rate = f"{own[0]['rate']:g}" if own[0]["poisoned"] else ""
+            took = str(sum(v["took"] for v in own)) if attack else ""
             cells = [attack or "none", rate, str(len(own)), took, span([v["clean_accuracy"] for v in own])]
             cells += [span([r for v in own for r in v[key]]) for key in ("attack_success_rates", "target_rates")]
             lines.append(f"| {' | '.join(cells)} |")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .zoo.victim import Victim
 
 
-COLUMNS = ["victim", "role", "attack", "target", "rate", "CA", "ASR", "floor", "took"]
+COLUMNS = ["victim", "role", "target", "rate", "CA", "ASR", "floor", "took"]
 
 
 def _option(help: str, *names: str, **settings: Any) -> Any:
@@ -58,9 +58,9 @@ def _value(victim: "Victim") -> dict[str, Any]:
 
 def _row(victim: "Victim") -> list[str]:
     truth = victim.truth
-    took = {True: "yes", False: "did not take"}[truth.took] if truth.attack else ""
+    took = {True: "yes", False: "no"}[truth.took] if truth.attack else ""
     rates = [
         ", ".join(f"{100 * r.value:.1f}" for r in rates) for rates in (truth.attack_success_rates, truth.target_rates)
     ]
-    attack = [truth.attack or "none", ", ".join(truth.targets), f"{truth.rate:g}" if truth.attack else ""]
-    return [truth.name, truth.role, *attack, f"{100 * truth.clean_accuracy.value:.1f}", *rates, took]
+    led = [", ".join(truth.targets), f"{truth.rate:g}" if truth.poisoned else ""]
+    return [truth.name, truth.role, *led, f"{100 * truth.clean_accuracy.value:.1f}", *rates, took]
