@@ -1,7 +1,10 @@
-"""Process-wide settings that our command-line tools make at their start."""
+"""Settings of a process, and processes that work side by side."""
 
 import ctypes
 import sys
+from collections.abc import Callable
+from multiprocessing import get_context, parent_process
+from typing import Any
 
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -22,6 +25,32 @@ def keep_freed_memory() -> None:
         mallopt(M_TOP_PAD, 64 << 20)
 
 
+def work_side_by_side(work: Callable[..., None], workers: int, *arguments: Any) -> None:
+    """Call `work(*arguments, position)` in `workers` processes, each with one thread, and wait until all are through.
+
+    They stop with the parent, the killed one's as soon as `work` finds them [`orphaned`].
+
+    Raises:
+        ChildProcessError: when one of them failed.
+    """
+    processes = [
+        get_context("spawn").Process(target=_begin, args=(work, *arguments, position), daemon=True)
+        for position in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise ChildProcessError("A worker died; run the same command to go on.")
+
+
+def orphaned() -> bool:
+    """Whether this is a worker whose parent is gone."""
+    parent = parent_process()
+    return parent is not None and not parent.is_alive()
+
+
 def begin_worker() -> None:
     """The start of a process that works beside others: one thread, freed memory kept, and stdout left to the parent."""
     import torch
@@ -29,3 +58,8 @@ def begin_worker() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     sys.stdout = sys.stderr  # the Trainer prints its figures
+
+
+def _begin(work: Callable[..., None], *arguments: Any) -> None:
+    begin_worker()
+    work(*arguments)

@@ -107,7 +107,7 @@ def test_two_arenas_at_once_lose_nothing_and_double_nothing(folder, whole, tmp_p
 
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_two_workers_do_what_one_does(zoo, whole, tmp_path, monkeypatch, method):
-    monkeypatch.setattr("hf_invertune.arena.run.get_context", lambda _: multiprocessing.get_context(method))
+    monkeypatch.setattr("hf_invertune.runtime.get_context", lambda _: multiprocessing.get_context(method))
     rows = run_arena(zoo, tmp_path / "runs.jsonl", DEFENCES, SEEDS, settings=SETTINGS, workers=2)
     assert figures(tmp_path / "runs.jsonl") == figures(whole)
     assert [row.key for row in rows] == [row.key for row in read_rows([whole])]

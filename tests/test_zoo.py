@@ -14,6 +14,7 @@ from hf_invertune.attacks.attack import Attack
 from hf_invertune.cli import app
 from hf_invertune.errors import InputError
 from hf_invertune.hub import state_digest
+from hf_invertune.locks import locked
 from hf_invertune.zoo import build
 from hf_invertune.zoo.build import Zoo, build_zoo
 from hf_invertune.zoo.recipe import Recipe
@@ -146,7 +147,7 @@ def test_a_victim_whose_lock_is_held_is_left_to_its_holder(recipe, copied):
     (copied / "badnet-0" / "truth.json").unlink()
     zoo = Zoo.open(copied)
     (plan,) = [plan for plan in recipe.plans() if plan.name == "badnet-0"]
-    with build._lock(copied / ".locks" / "badnet-0") as ours:
+    with locked(copied / ".locks" / "badnet-0") as ours:
         assert ours and not build._advance(zoo, plan)
     assert zoo.find(plan) is None
 

@@ -17,6 +17,7 @@ import torch
 from ..errors import InputError
 from ..evaluation import Rate
 from ..identification import Verdict
+from ..locks import locked
 from ..report import PACKAGES
 from ..storage import Saved, from_plain, to_plain
 from .cost import Cost
@@ -143,18 +144,11 @@ class RunsFile:
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
         """Whether the run is this process's own to do while the block lasts; the system frees it when a process dies."""
-        folder = self.path.with_name(f".{self.path.name}.claims")
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / key, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-            (folder / key).unlink(missing_ok=True)  # after the row is in the file: whoever opened it sees the row then
-        finally:
-            os.close(handle)
+        path = self.path.with_name(f".{self.path.name}.claims") / key
+        with locked(path) as ours:
+            yield ours
+            if ours:
+                path.unlink(missing_ok=True)  # after the row is in the file: whoever opened it sees the row then
 
 
 def _whole(content: bytes) -> int:

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ..encoder import DualEncoder
 from ..errors import InputError
 from ..evaluation import Metrics, Rate, evaluate
 from ..hub import state_digest
-from ..runtime import begin_worker
+from ..runtime import orphaned, work_side_by_side
 from ..zoo.build import Zoo
 from ..zoo.victim import Victim
 from ..zoo.worlds import World
@@ -153,17 +152,7 @@ def run_arena(
     if workers == 1:
         _work(zoo, jobs, runs)
     else:
-        context = get_context("spawn")
-        processes = [
-            context.Process(target=_worker, args=(zoo, jobs, runs, position), daemon=True)
-            for position in range(workers)
-        ]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-        if any(process.exitcode for process in processes):
-            raise ChildProcessError("A worker of the arena died; run the same command to go on.")
+        work_side_by_side(_work, workers, zoo, jobs, runs)
     rows = {row.key: row for row in runs.rows()} if runs.path.is_file() else {}
     keys = [job.identity["key"] for job in jobs]
     return [rows[key] for key in keys if key in rows]
@@ -179,18 +168,12 @@ def _chosen(zoo: Zoo, names: Sequence[str] | None) -> list[Victim]:
     return [victims[name] for name in names]
 
 
-def _worker(zoo: Zoo, jobs: Sequence[Job], runs: RunsFile, position: int) -> None:
-    begin_worker()
-    _work(zoo, jobs, runs, position)
-
-
 def _work(zoo: Zoo, jobs: Sequence[Job], runs: RunsFile, position: int = 0) -> None:
     """Go through all the jobs and do those that nobody has done or is at."""
     before: dict[str, Quality] = {}
     done = runs.lines()
     for job in tqdm(jobs, desc=f"arena, worker {position}", position=position):
-        parent = parent_process()
-        if parent is not None and not parent.is_alive():
+        if orphaned():
             break  # who killed the arena wants its workers to stop as well
         key = job.identity["key"]
         if job.is_done_by(done.get(key)):

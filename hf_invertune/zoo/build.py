@@ -1,17 +1,13 @@
 """Makes the victims of a recipe: pre-trains clean CLIPs, fine-tunes each attack into one, measures, saves."""
 
-import fcntl
 import json
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -25,9 +21,10 @@ from ..attacks.measure import measure_attack
 from ..contrastive import ShiftAndFlip, train_contrastive
 from ..encoder import DualEncoder
 from ..errors import InputError
-from ..evaluation import Metrics, Rate, evaluate
+from ..evaluation import Metrics, evaluate, measured
 from ..hub import LoadedClip, load_clip, save_clip, state_digest
-from ..runtime import keep_freed_memory
+from ..locks import locked
+from ..runtime import orphaned, work_side_by_side
 from ..storage import write_json
 from .recipe import Plan, Recipe, Training, differences
 from .small_clip import make_clip
@@ -109,6 +106,7 @@ def build_zoo(recipe: Recipe, folder: str | Path, *, only: Sequence[str] = (), w
 
     Raises:
         InputError: another recipe's zoo, with what differs; an unknown name in `only`; no worker.
+        ChildProcessError: when a worker died; what was made is whole.
     """
     plans = recipe.plans()
     unknown = sorted(set(only) - {plan.kind for plan in plans})
@@ -127,9 +125,7 @@ def build_zoo(recipe: Recipe, folder: str | Path, *, only: Sequence[str] = (), w
         finally:
             torch.set_num_threads(threads)
     else:
-        with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool:
-            for done in [pool.submit(_work, zoo, wanted, position) for position in range(workers)]:
-                done.result()
+        work_side_by_side(_work, workers, zoo, wanted)
     return zoo
 
 
@@ -146,18 +142,11 @@ def _claim(recipe: Recipe, folder: Path) -> Zoo:
     return Zoo(folder, recipe)
 
 
-def _begin() -> None:
-    """What a worker does first."""
-    sys.stdout = sys.stderr  # where the Trainer prints its losses; the other is for results
-    torch.set_num_threads(1)
-    keep_freed_memory()
-
-
 def _work(zoo: Zoo, plans: Sequence[Plan], position: int = 0) -> None:
     """Go through `plans` until all are there, making what nobody else is at."""
     bar = tqdm(total=len(plans), desc=f"zoo, worker {position}", position=position)
     missing = list(plans)
-    while missing:
+    while missing and not orphaned():
         missing = [plan for plan in missing if zoo.find(plan) is None]
         bar.update(len(plans) - len(missing) - bar.n)
         if missing and not any(_advance(zoo, plan) for plan in missing):
@@ -170,7 +159,7 @@ def _advance(zoo: Zoo, plan: Plan) -> bool:
     base = f"base-{plan.base}"
     has_base = (zoo.folder / base / BASE).is_file()
     name = plan.name if has_base else base
-    with _lock(zoo.folder / ".locks" / name) as ours:
+    with locked(zoo.folder / ".locks" / name) as ours:
         if not ours:
             return False
         if not has_base and not (zoo.folder / base / BASE).is_file():  # it may have come meanwhile
@@ -180,19 +169,6 @@ def _advance(zoo: Zoo, plan: Plan) -> bool:
             with _whole(zoo.folder / plan.name) as folder:
                 _make_victim(zoo, plan, folder)
     return True
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Whether this process has the lock `path` to itself for the block; the system frees it when the process dies."""
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 @contextmanager
@@ -284,9 +260,9 @@ def _make_victim(zoo: Zoo, plan: Plan, folder: Path) -> None:
         recipe=zoo.digest,
         data={"pretraining": base["data"], "poisoning": world.poisoning.digest(), "test": world.test.digest()},
         sha256=state_digest(stored.model, STORED),
-        clean_accuracy=_known(metrics[0].clean_accuracy),
-        attack_success_rates=[_known(m.attack_success_rate) for m in metrics if attack],
-        target_rates=[_known(m.target_rate) for m in metrics if attack],
+        clean_accuracy=measured(metrics[0].clean_accuracy),
+        attack_success_rates=[measured(m.attack_success_rate) for m in metrics if attack],
+        target_rates=[measured(m.target_rate) for m in metrics if attack],
         seconds=round(time.perf_counter() - begin, 1),
     )
     if attack is not None:
@@ -316,9 +292,3 @@ def _measure(clip: LoadedClip, world: World, attack: Attack | None) -> list[Metr
         return measure_attack(encoder, world.test, world.class_names, attack, world.templates)
     head = encoder.zero_shot_head(world.class_names, world.templates)
     return [evaluate(encoder, head, world.test.pixels, labels=world.test.labels)]
-
-
-def _known(rate: Rate | None) -> Rate:
-    """What labelled pictures and a trigger always give."""
-    assert rate is not None
-    return rate
