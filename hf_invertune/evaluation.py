@@ -121,7 +121,7 @@ def evaluate(
         return metrics
     truth = labels if labels is not None else reference if reference is not None else clean
     others = truth != target
-    triggered = predict(encoder, head, pixels, trigger.to(encoder.device))
+    triggered = predict(encoder, head, pixels, trigger.on(encoder.device))
     metrics.attack_success_rate = Rate.of(triggered[others] == target)
     metrics.attack_success_rate_all = Rate.of(triggered == target)
     metrics.target_rate = Rate.of(clean[others] == target)

@@ -257,9 +257,9 @@ class TargetIdentifier:
         clean_share = torch.bincount(predict(self.encoder, self.head, pixels), minlength=labels) / len(pixels)
         simulations = []
         for trigger in triggers:
-            read = predict(self.encoder, self.head, pixels, trigger.to(device))
+            read = predict(self.encoder, self.head, pixels, trigger.on(device))
             share = torch.bincount(read, minlength=labels) / len(pixels)
-            simulations.append(Simulation(kind, clean_share.tolist(), share.tolist(), trigger.cpu()))
+            simulations.append(Simulation(kind, clean_share.tolist(), share.tolist(), trigger))
         return max(simulations, key=lambda simulation: max(simulation.shift))
 
     def _shortlist(self, simulations: list[Simulation]) -> list[int]:

@@ -99,7 +99,7 @@ class NeuronLocalizer:
         with self.encoder.frozen():
             for chunk in images.split(64):
                 clean = as_float(chunk).to(self.encoder.device)
-                variants = [clean, *(trigger.to(clean.device)(clean) for trigger in triggers)]
+                variants = [clean, *(trigger.on(clean.device)(clean) for trigger in triggers)]
                 sums.append([torch.stack([layer.sum(0) for layer in self.encoder.activations(v)]) for v in variants])
         means = [torch.stack(column).sum(0) / len(images) for column in zip(*sums, strict=True)]
         clean, triggered = means[0], torch.stack(means[1:]).mean(0)

@@ -37,7 +37,7 @@ class TuningPlan(Saved):
         stamped = torch.empty_like(pixels)
         for index, inverted in enumerate(self.inverted):
             rows = (torch.arange(len(pixels)) + step) % len(self.inverted) == index
-            stamped[rows] = inverted.trigger.to(pixels.device)(pixels[rows])
+            stamped[rows] = inverted.trigger.on(pixels.device)(pixels[rows])
         return stamped
 
 

@@ -101,7 +101,7 @@ def measure_retrieval_attack(
         similarity = _embed_pictures(encoder, pixels, transform) @ texts.T
         return _recall(similarity, of_target.expand_as(similarity), ks)
 
-    return RetrievalAttack(success=reached(trigger.to(encoder.device)), floor=reached(None))
+    return RetrievalAttack(success=reached(trigger.on(encoder.device)), floor=reached(None))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -52,6 +52,11 @@ class Trigger(nn.Module):
             raise InputError(
                 f"`trigger`: it fits images of {own_height}x{own_width} pixels, and these have {height}x{width}."
             )
+
+    def on(self, device: torch.device) -> Self:
+        """This trigger on `device`; unlike `to`, it leaves the caller's where it is."""
+        scalars = {name: getattr(self, name) for name in self.scalars}
+        return type(self)(**{name: tensor.to(device) for name, tensor in self.named_buffers()}, **scalars)
 
     def split(self) -> "list[Trigger]":
         """The single triggers of a batch whose tensors lead with L x 1, detached and on the CPU."""

@@ -1,10 +1,12 @@
 import math
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn.functional import one_hot
 
+from hf_invertune import evaluation
 from hf_invertune.encoder import DualEncoder
 from hf_invertune.evaluation import Metrics, Rate, evaluate, predict
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
@@ -128,3 +130,12 @@ def test_the_attacks_own_trigger_works_on_the_victim(victim):
     grey = MaskedTrigger(mask, torch.full((3, 32, 32), 0.5))
     harmless = evaluate(encoder, head, data.pixels, labels=data.labels, trigger=grey, target=target)
     assert harmless.attack_success_rate.value < 0.2
+
+
+def test_a_measurement_elsewhere_leaves_the_trigger_where_it_is(monkeypatch):
+    used = []
+    monkeypatch.setattr(evaluation, "predict", lambda *given: used.append(given[3:]) or torch.zeros(12, dtype=int))
+    trigger = AdditiveTrigger(torch.zeros(3, 32, 32), 0.1)
+    elsewhere = SimpleNamespace(device=torch.device("meta"))
+    evaluate(elsewhere, torch.zeros(2, 4), torch.zeros(12, 3, 32, 32), trigger=trigger, target=1)
+    assert used[1][0].delta.is_meta and not trigger.delta.is_meta

@@ -206,3 +206,11 @@ def test_checkerboard():
 def test_the_same_trigger_gives_the_same_bytes():
     written = {AdditiveTrigger(grey(0.1), 0.25).to_bytes() for _ in range(20)}  # the library alone would shuffle them
     assert len(written) == 1
+
+
+def test_a_trigger_on_another_device_leaves_the_callers_where_it_is():
+    trigger = MaskedTrigger(torch.rand(1, 32, 32), torch.rand(3, 32, 32))
+    there = trigger.on(torch.device("meta"))
+    assert there.mask.is_meta and there.pattern.is_meta and not trigger.mask.is_meta and not trigger.pattern.is_meta
+    here = AdditiveTrigger(torch.rand(3, 32, 32), 0.5).on(torch.device("cpu"))
+    assert here.epsilon == 0.5

@@ -52,7 +52,7 @@ def train_bad_encoder(clip: LoadedClip, data: CaptionedPixels, trigger: Trigger,
     frozen = DualEncoder(copy.deepcopy(clip.model).requires_grad_(False), clip.processor)
     references = frozen.embed_batches(batch.float() / 255 for batch in data.pixels[rows].split(256))
     reference = normalize(references.mean(0), dim=-1)
-    placed = trigger.to(clip.model.device)
+    placed = trigger.on(clip.model.device)
 
     class BadEncoderTrainer(ContrastiveTrainer):
         def compute_loss(
