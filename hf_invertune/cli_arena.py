@@ -59,7 +59,8 @@ def arena(
         from .arena.run import Settings, run_arena
         from .zoo.build import Zoo
 
-        names = list(DEFENCES) if defences is None else _names(defences, "defences", list(DEFENCES))
+        names = list(DEFENCES) if defences is None else _names(defences.split(","), "defences", list(DEFENCES))
+        _names(list(rates), "learning_rates", list(DEFENCES))
         settings = Settings(images, test_images, ReboundConfig() if rebound else None, retry_failed)
         rows = run_arena(
             Zoo.open(zoo),
@@ -105,8 +106,8 @@ def _show(rows: Sequence[Any], as_json: bool, value: dict[str, Any], *lines: str
     print_result(value, as_json, *(make_table(grid.title, grid.columns, grid.rows) for grid in grids), *lines)
 
 
-def _names(given: str, argument: str, known: Sequence[str]) -> list[str]:
-    names = [name.strip() for name in given.split(",")]
+def _names(given: Sequence[str], argument: str, known: Sequence[str]) -> list[str]:
+    names = [name.strip() for name in given]
     for name in names:
         if name not in known:
             nearest = ", ".join(map(repr, difflib.get_close_matches(name, known, cutoff=0)))

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from tiny import CLASS_NAMES, save_tiny
@@ -62,6 +63,11 @@ class FakeWorld:
 class FakeZoo:
     folder: Path
     world: FakeWorld = field(default_factory=FakeWorld)
+
+    @property
+    def recipe(self):
+        plans = [SimpleNamespace(name=one.truth.name, role=one.truth.role) for one in self.victims]
+        return SimpleNamespace(plans=lambda: plans)
 
     @property
     def victims(self):
@@ -131,6 +137,23 @@ class Diverge(Defence):
 
     def defend(self, clip, data, class_names):
         raise FloatingPointError("the loss is not finite")
+
+
+class Explode(Defence):
+    """Hands back what reads every picture as the first label."""
+
+    name = "explode"
+
+    def defend(self, clip, data, class_names):
+        clip.model.visual_projection.weight.data.fill_(float("nan"))
+        return Defended(clip.model)
+
+
+class Full(Defence):
+    name = "full"
+
+    def defend(self, clip, data, class_names):
+        raise OSError("disk full")
 
 
 DEFENCES = {"keep": Keep, "shake": Shake}

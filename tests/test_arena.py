@@ -1,10 +1,12 @@
 import json
 import multiprocessing
+import shutil
 import time
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
-from arena_zoo import DEFENCES, Diverge, FakeZoo, Keep, Shake, make_zoo
+from arena_zoo import DEFENCES, Diverge, Explode, FakeZoo, Full, Keep, Shake, make_zoo
 
 from hf_invertune.arena.rebound import ReboundConfig
 from hf_invertune.arena.rows import RunsFile, read_rows
@@ -16,6 +18,7 @@ from hf_invertune.identification import Verdict
 SETTINGS = Settings(images=16, test_images=24)
 PASSING = ("created", "cost")
 SEEDS = (0, 1)
+COMMON = {"settings": SETTINGS, "learning_rates": {"shake": 0.1}}
 FORK = multiprocessing.get_context("fork")
 
 
@@ -37,9 +40,7 @@ def figures(path):
 
 def arena(folder, output):
     """An arena in a process of its own, which need not import everything anew."""
-    process = FORK.Process(
-        target=run_arena, args=(FakeZoo(folder), output, DEFENCES, SEEDS), kwargs={"settings": SETTINGS}
-    )
+    process = FORK.Process(target=run_arena, args=(FakeZoo(folder), output, DEFENCES, SEEDS), kwargs=COMMON)
     process.start()
     return process
 
@@ -48,7 +49,7 @@ def arena(folder, output):
 def whole(folder, tmp_path_factory):
     """The file of an arena that nobody disturbed: 4 victims x 2 defences x 2 seeds."""
     output = tmp_path_factory.mktemp("whole") / "runs.jsonl"
-    run_arena(FakeZoo(folder), output, DEFENCES, SEEDS, settings=SETTINGS)
+    run_arena(FakeZoo(folder), output, DEFENCES, SEEDS, **COMMON)
     return output
 
 
@@ -92,7 +93,7 @@ def test_an_arena_that_was_killed_goes_on(zoo, folder, whole, tmp_path, monkeypa
     with output.open("ab") as file:  # and the next line half written
         file.write(output.read_bytes().splitlines()[0][:200])
     assert len(RunsFile(output).rows()) < 16
-    run_arena(zoo, output, DEFENCES, SEEDS, settings=SETTINGS)
+    run_arena(zoo, output, DEFENCES, SEEDS, **COMMON)
     assert figures(output) == figures(whole)
 
 
@@ -108,7 +109,7 @@ def test_two_arenas_at_once_lose_nothing_and_double_nothing(folder, whole, tmp_p
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_two_workers_do_what_one_does(zoo, whole, tmp_path, monkeypatch, method):
     monkeypatch.setattr("hf_invertune.runtime.get_context", lambda _: multiprocessing.get_context(method))
-    rows = run_arena(zoo, tmp_path / "runs.jsonl", DEFENCES, SEEDS, settings=SETTINGS, workers=2)
+    rows = run_arena(zoo, tmp_path / "runs.jsonl", DEFENCES, SEEDS, **COMMON, workers=2)
     assert figures(tmp_path / "runs.jsonl") == figures(whole)
     assert [row.key for row in rows] == [row.key for row in read_rows([whole])]
 
@@ -117,7 +118,7 @@ def test_a_finished_arena_does_nothing_again(zoo, whole, monkeypatch):
     monkeypatch.setattr(Keep, "defend", None)
     monkeypatch.setattr(Shake, "defend", None)
     content = whole.read_bytes()
-    assert len(run_arena(zoo, whole, DEFENCES, SEEDS, settings=SETTINGS)) == 16
+    assert len(run_arena(zoo, whole, DEFENCES, SEEDS, **COMMON)) == 16
     assert whole.read_bytes() == content
 
 
@@ -160,7 +161,7 @@ def test_one_table_has_one_setting(zoo, tmp_path):
             learning_rates={"shake": rate},
             settings=SETTINGS,
         )
-    with pytest.raises(InputError, match=r"learning rates 0\.1 and 0\.2"):
+    with pytest.raises(InputError, match="is there twice, with another learning_rate;"):
         read_rows([tmp_path / "runs.jsonl"])
 
 
@@ -170,13 +171,81 @@ def test_one_table_has_one_setting(zoo, tmp_path):
         ("`share`: got 3/2", {"share": (3, 2)}),
         ("`learning_rates`: got one for PAR; the defences are", {"learning_rates": {"PAR": 1.0}}),
         ("`victims`: badnet-100 are not in the zoo's table", {"victims": ["badnet-100"]}),
-        ("`images`: got 99, and noise has 20 for cleaning", {"settings": Settings(images=99)}),
+        ("`images`: got 99, and noise has 20", {"settings": Settings(images=99)}),
+        ("`test_images`: got 25, and noise has 24", {"settings": Settings(images=16, test_images=25)}),
         ("`workers`: got 0", {"workers": 0}),
+        ("`learning_rates`: got none for shake", {"learning_rates": {"keep": 1.0}}),
+        ("`learning_rates`: got nan for shake", {"learning_rates": {"shake": float("nan")}}),
+        ("`learning_rates`: got -1.0 for shake", {"learning_rates": {"shake": -1.0}}),
+        ("`victims`: got .*; name each once", {"victims": ["clean-0", "clean-0"]}),
     ],
 )
 def test_wrong_input(zoo, tmp_path, message, options):
     with pytest.raises(InputError, match=message):
-        run_arena(zoo, tmp_path / "runs.jsonl", DEFENCES, [0], **options)
+        run_arena(zoo, tmp_path / "runs.jsonl", DEFENCES, [0], **{**COMMON, **options})
+    assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_seeds_are_named_once(zoo, tmp_path):
+    with pytest.raises(InputError, match="`seeds`"):
+        run_arena(zoo, tmp_path / "runs.jsonl", DEFENCES, [0, 0], **COMMON)
+
+
+def test_a_zoo_must_be_finished_unless_victims_are_named(folder, tmp_path):
+    half = FakeZoo(shutil.copytree(folder, tmp_path / "zoo"))
+    planned = half.recipe
+    shutil.rmtree(half.folder / "badnet-1")
+    with patch.object(FakeZoo, "recipe", planned):
+        with pytest.raises(InputError, match=r"`zoo`: badnet-1 \(1 in all\) are not made yet"):
+            run_arena(half, tmp_path / "runs.jsonl", {"keep": Keep}, [0], settings=SETTINGS)
+        rows = run_arena(half, tmp_path / "runs.jsonl", {"keep": Keep}, [0], victims=["sig-0"], settings=SETTINGS)
+    assert [row.victim for row in rows] == ["sig-0"]
+
+
+@pytest.mark.parametrize("content", ['{"precious": 1}', '{"key": "a"}\n{"precious"', "notes"])
+def test_a_file_of_somebody_else_is_left_alone(zoo, tmp_path, content):
+    (tmp_path / "mine.json").write_text(content)
+    with pytest.raises(InputError, match="`runs`: .* ends with what is no run"):
+        run_arena(zoo, tmp_path / "mine.json", {"keep": Keep}, [0], settings=SETTINGS)
+    assert (tmp_path / "mine.json").read_text() == content
+    with pytest.raises(InputError, match="`output`: .* cannot be written to"):
+        run_arena(zoo, tmp_path, {"keep": Keep}, [0], settings=SETTINGS)
+
+
+def test_a_model_that_is_not_finite_is_a_failure(zoo, tmp_path):
+    options = {"victims": ["badnet-0"], "settings": SETTINGS}
+    (row,) = run_arena(zoo, tmp_path / "runs.jsonl", {"explode": Explode}, [0], **options)
+    assert row.status == "failed" and row.error.startswith("FloatingPointError: ") and "is not finite" in row.error
+
+
+def test_the_machines_trouble_is_no_failure_of_a_defence(zoo, tmp_path):
+    with pytest.raises(OSError, match="disk full"):
+        run_arena(zoo, tmp_path / "runs.jsonl", {"full": Full}, [0], victims=["badnet-0"], settings=SETTINGS)
+    assert not (tmp_path / "runs.jsonl").read_bytes()
+
+
+def test_a_failure_that_another_arena_just_met_is_not_tried_again(zoo, tmp_path, monkeypatch):
+    output = tmp_path / "runs.jsonl"
+    options = {"victims": ["badnet-0"], "settings": replace(SETTINGS, retry=True)}
+    run_arena(zoo, output, {"diverge": Diverge}, [0], **options)
+    read, reads = RunsFile.lines, []
+
+    def lines(self):
+        reads.append(1)
+        return {} if len(reads) <= 2 else read(self)  # at its check and its start there is nothing yet
+
+    monkeypatch.setattr(RunsFile, "lines", lines)
+    monkeypatch.setattr(Diverge, "defend", None)
+    run_arena(zoo, output, {"diverge": Diverge}, [0], **options)
+    assert len(output.read_text().splitlines()) == 1
+
+
+def test_one_table_is_of_one_recipe(whole, tmp_path):
+    first, *_, last = whole.read_text().splitlines()
+    other = {**json.loads(last), "recipe": "another", "key": "another"}
+    (tmp_path / "runs.jsonl").write_text(f"{first}\n{json.dumps(other)}\n")
+    with pytest.raises(InputError, match="zoos of two recipes in the world 'noise'"):
+        read_rows([tmp_path / "runs.jsonl"])
 
 
 def test_files_that_hold_no_runs(tmp_path):

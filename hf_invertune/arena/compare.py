@@ -10,6 +10,7 @@ from typing import Any
 
 from ..evaluation import Rate
 from .defences import DEFENCES
+from .quality import Quality
 from .rows import Row
 
 
@@ -31,10 +32,13 @@ class Grid:
 
 
 def figures(row: Row) -> dict[str, Any]:
-    """The figures of a run, flat; shares in [0, 1], NaN where there is none. Of several triggers the strongest counts."""
+    """The figures of a run, flat; shares in [0, 1], each with its 95 % interval, NaN where there is none.
+
+    Of several triggers the strongest counts. A defence that failed has left the model as it came.
+    """
     flat: dict[str, Any] = {}
     for side in ("before", "after"):
-        quality = getattr(row, side)
+        quality: Quality | None = row.before if row.status == "failed" else getattr(row, side)
         if quality is None:
             continue
         metrics = quality.metrics[quality.strongest]
@@ -52,10 +56,9 @@ def figures(row: Row) -> dict[str, Any]:
             rates |= {f"retrieval_asr_{k}": rate for k, rate in attack.success.items()}
             rates |= {f"retrieval_floor_{k}": rate for k, rate in attack.floor.items()}
         rates["inverted_asr"] = getattr(row, f"inverted_{side}")
-        flat |= {f"{name}_{side}": rate.value if rate else float("nan") for name, rate in rates.items()}
-        for name in ("ca", "asr"):
-            low, high = rates[name].interval if rates[name] else (float("nan"),) * 2  # type: ignore[union-attr]
-            flat |= {f"{name}_{side}_low": low, f"{name}_{side}_high": high}
+        for name, rate in rates.items():
+            value, (low, high) = (rate.value, rate.interval) if rate else (float("nan"), (float("nan"),) * 2)
+            flat |= {f"{name}_{side}": value, f"{name}_{side}_low": low, f"{name}_{side}_high": high}
     if row.rebound:
         flat["rebound_asr_highest"] = max(rebound_rates(row))
         flat["rebound_asr_last"] = rebound_rates(row)[-1]
@@ -82,11 +85,11 @@ def attack_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
     """A row an attack, a column a defence; each cell the means over victims and seeds."""
     attacks = sorted({row.attack for row in rows if row.attack})
     body = [_attack_row(attack, [row for row in rows if row.attack == attack], names) for attack in attacks]
-    scored = [row for row in rows if row.attack and row.status == "done"]
+    scored = [row for row in rows if row.attack and row.status != DID_NOT_TAKE]
     if scored:
         most = max(len([row for row in scored if row.defence == name]) for name in names)
-        cells = [_cell([row for row in rows if row.attack and row.defence == name], most) for name in names]
-        body.append(["**mean of all runs**", "", _percent(_mean("asr_before", scored)), *cells])
+        cells = [_cell([row for row in scored if row.defence == name], most) for name in names]
+        body.append(["**mean of all runs**", "", _before(scored), *cells])
     columns = [
         "attack",
         "victims that took",
@@ -101,18 +104,17 @@ def clean_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
     body = []
     for name in names:
         runs = [row for row in rows if row.defence == name and row.attack is None]
-        done = [row for row in runs if row.status == "done"]
         if not runs:
             continue
-        verdicts = [str(row.verdict) for row in done if row.verdict is not None]
+        verdicts = [str(row.verdict) for row in runs if row.verdict is not None]
         counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in sorted(set(verdicts))]
         body.append(
             [
                 defence_title(name),
                 _count(runs),
-                _percent(_mean("ca_before", done)),
-                _signed(_mean("ca_after", done) - _mean("ca_before", done)),
-                f"{sum(row.identical is True for row in done)}",
+                _percent(_mean("ca_before", runs)),
+                _signed(_mean("ca_after", runs) - _mean("ca_before", runs)),
+                f"{sum(row.identical is True for row in runs)}",
                 ", ".join(counts) or "gives none",
             ]
         )
@@ -125,25 +127,24 @@ def summary_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
     body = []
     for name in names:
         runs = [row for row in rows if row.defence == name and row.attack and row.status != DID_NOT_TAKE]
-        done = [row for row in runs if row.status == "done"]
         if not runs:
             continue
-        judged = [row for row in done if row.verdict is not None]
-        found = [row for row in done if row.target is not None]
+        judged = [row for row in runs if row.verdict is not None]
+        found = [row for row in runs if row.target is not None]
         body.append(
             [
                 defence_title(name),
                 _count(runs),
                 _rate("{:g}", sorted({row.learning_rate for row in runs if row.learning_rate is not None})),
-                _percent(max((figures(row)["asr_after"] for row in done), default=float("nan"))),
-                _change("pa", done),
-                _change("image_to_text_r1", done),
-                _change("text_to_image_r1", done),
-                f"{_percent(_mean('retrieval_asr_5_after', done))} ({_percent(_mean('retrieval_floor_5_after', done))})",
-                _change("inverted_asr", done),
-                _percent(_mean("rebound_asr_highest", done)),
+                _percent(max(figures(row)["asr_after"] for row in runs)),
+                _change("pa", runs),
+                _change("image_to_text_r1", runs),
+                _change("text_to_image_r1", runs),
+                f"{_percent(_mean('retrieval_asr_5_after', runs))} ({_percent(_mean('retrieval_floor_5_after', runs))})",
+                _change("inverted_asr", runs),
+                _percent(_mean("rebound_asr_highest", runs)),
                 f"{sum(row.verdict == 'backdoored' for row in judged)} of {len(judged)}" if judged else "gives none",
-                f"{sum(row.target in row.targets for row in found)} of {len(done)}" if found else "gives none",
+                f"{sum(row.target in row.targets for row in found)} of {len(runs)}" if found else "gives none",
             ]
         )
     columns = [
@@ -203,20 +204,25 @@ def _attack_row(attack: str, rows: Sequence[Row], names: Sequence[str]) -> list[
     counts = f"{len(took)} of {len(victims)}"
     if not took:
         return [attack, counts, DID_NOT_TAKE, *[DID_NOT_TAKE] * len(names)]
-    most = max(len([row for row in rows if row.defence == name and row.status == "done"]) for name in names)
-    before = _percent(_mean("asr_before", [row for row in rows if row.before]))
-    return [attack, counts, before, *[_cell([row for row in rows if row.defence == name], most) for name in names]]
+    scored = [row for row in rows if row.status != DID_NOT_TAKE]
+    most = max(len([row for row in scored if row.defence == name]) for name in names)
+    cells = [_cell([row for row in scored if row.defence == name], most) for name in names]
+    return [attack, counts, _before(scored), *cells]
+
+
+def _before(rows: Sequence[Row]) -> str:
+    """The ASR of the victims as they came, each counted once."""
+    return _percent(_mean("asr_before", list({row.victim: row for row in rows}.values())))
 
 
 def _cell(rows: Sequence[Row], most: int) -> str:
     """ASR after, its floor, and the change of CA; how many runs, when others have more; how many failed."""
-    done = [row for row in rows if row.status == "done"]
+    if not rows:
+        return NOT_RUN
     failed = sum(row.status == "failed" for row in rows)
-    notes = [f"{len(done)} of {most} runs"] * (0 < len(done) < most) + [f"{failed} failed"] * bool(failed)
-    if not done:
-        return ", ".join(notes) or NOT_RUN
-    asr, floor = (_percent(_mean(name, done)) for name in ("asr_after", "floor_after"))
-    change = _signed(_mean("ca_after", done) - _mean("ca_before", done))
+    notes = [f"{len(rows)} of {most} runs"] * (len(rows) < most) + [f"{failed} failed"] * bool(failed)
+    asr, floor = (_percent(_mean(name, rows)) for name in ("asr_after", "floor_after"))
+    change = _signed(_mean("ca_after", rows) - _mean("ca_before", rows))
     return f"{asr} ({floor}) / {change}" + "".join(f"; {note}" for note in notes)
 
 

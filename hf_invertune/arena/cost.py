@@ -1,6 +1,7 @@
 """What a defence costs: pictures through the vision encoder, seconds, memory."""
 
 import ctypes
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -74,8 +75,12 @@ def _restart_peak() -> int | None:
     elif sys.platform != "linux":
         return None
     else:
-        ctypes.CDLL(None).malloc_trim(0)  # else what earlier work has freed would be used again, unseen
-        Path("/proc/self/clear_refs").write_text("5")
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        record = Path("/proc/self/clear_refs")
+        if trim is None or not os.access(record, os.W_OK):
+            return None
+        trim(0)  # else what earlier work has freed would be used again, unseen
+        record.write_text("5")
     return _memory("VmRSS")
 
 

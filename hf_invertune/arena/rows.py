@@ -43,7 +43,7 @@ class Row(Saved):
     """One run: one defence on one victim with one seed.
 
     Attributes:
-        key (`str`): digest of everything that decides the figures, see [`Job.key`].
+        key (`str`): digest of everything that decides the figures, see [`Job.identity`].
         world, victim, attack, targets, victim_seed: of the victim's [`Truth`]; `attack` is `None` for a clean model.
         recipe (`str`): digest of the recipe of its zoo.
         defence (`str`): its name among [`DEFENCES`].
@@ -91,6 +91,10 @@ class Row(Saved):
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
+_BEGIN = b'{"key": "'
+"""How each line begins."""
+
+
 class RunsFile:
     """A file of rows, safe to append to from several processes and to be killed at.
 
@@ -101,6 +105,20 @@ class RunsFile:
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
+    def check(self) -> None:
+        """Find out before any long work whether rows can be appended.
+
+        Raises:
+            InputError: when it cannot be written to, or holds what is none of ours.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab"):
+                pass
+        except OSError as error:
+            raise InputError(f"`output`: {self.path} cannot be written to ({error.strerror}).") from error
+        self.lines()
+
     def append(self, row: Row) -> None:
         """Add `row` as one line, in one write; what a write cut short has left before it is cut off."""
         line = json.dumps(to_plain(row), allow_nan=False).encode() + b"\n"
@@ -108,7 +126,7 @@ class RunsFile:
         handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            os.ftruncate(handle, _whole(self.path.read_bytes()))
+            os.ftruncate(handle, self._whole(self.path.read_bytes()))
             os.write(handle, line)
             os.fsync(handle)
         finally:
@@ -122,7 +140,7 @@ class RunsFile:
         """
         content = self.path.read_bytes() if self.path.is_file() else b""
         lines: dict[str, dict[str, Any]] = {}
-        for number, line in enumerate(content[: _whole(content)].splitlines(), 1):
+        for number, line in enumerate(content[: self._whole(content)].splitlines(), 1):
             try:
                 value = json.loads(line)
                 lines.pop(value["key"], None)
@@ -141,6 +159,13 @@ class RunsFile:
             raise InputError(f"`runs`: there is no file {self.path}; `hf-invertune arena` writes one.")
         return [from_plain(Row, value, self.path) for value in self.lines().values()]
 
+    def _whole(self, content: bytes) -> int:
+        """How many bytes there are up to the end of the last finished line; what is behind it must be half a row."""
+        end = content.rfind(b"\n") + 1
+        if content[end:][: len(_BEGIN)] != _BEGIN[: len(content) - end]:
+            raise InputError(f"`runs`: {self.path} ends with what is no run; name another file.")
+        return end
+
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
         """Whether the run is this process's own to do while the block lasts; the system frees it when a process dies."""
@@ -151,26 +176,27 @@ class RunsFile:
                 path.unlink(missing_ok=True)  # after the row is in the file: whoever opened it sees the row then
 
 
-def _whole(content: bytes) -> int:
-    """How many bytes there are up to the end of the last finished line."""
-    return content.rfind(b"\n") + 1
-
-
 def read_rows(paths: Sequence[str | Path]) -> list[Row]:
     """The rows of several files, each run once.
 
     Raises:
-        InputError: the same run with different settings, which one table cannot hold.
+        InputError: the same run with different settings, or zoos of two recipes, which one table cannot hold.
     """
     rows = {row.key: row for path in paths for row in RunsFile(path).rows()}
+    recipes: dict[str, Row] = {}
     cells: dict[tuple[Any, ...], Row] = {}
     for row in rows.values():
-        cell = row.recipe, row.victim, row.defence, row.seed
-        other = cells.setdefault(cell, row)
-        if other is not row:
+        if recipes.setdefault(row.world, row).recipe != row.recipe:
             raise InputError(
-                f"`runs`: {row.defence} on {row.victim} with seed {row.seed} is there with two settings (learning rates "
-                f"{other.learning_rate} and {row.learning_rate}, {other.images} and {row.images} pictures); compare "
-                "files with one."
+                f"`runs`: {recipes[row.world].victim} and {row.victim} come from zoos of two recipes in the world "
+                f"{row.world!r}; compare them apart."
+            )
+        other = cells.setdefault((row.world, row.victim, row.defence, row.seed), row)
+        if other is not row:
+            settings = ("learning_rate", "images", "test_images")
+            differing = [name for name in settings if getattr(other, name) != getattr(row, name)]
+            raise InputError(
+                f"`runs`: {row.defence} on {row.victim} with seed {row.seed} is there twice, with another "
+                f"{', '.join(differing) or 'build of the victim'}; compare files with one."
             )
     return list(rows.values())

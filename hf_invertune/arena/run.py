@@ -5,10 +5,12 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 from transformers import set_seed
 
@@ -134,21 +136,26 @@ def run_arena(
     part, parts = share
     if not 1 <= part <= parts:
         raise InputError(f"`share`: got {part}/{parts}; pass i/n with i between 1 and n.")
-    unknown = sorted(set(learning_rates) - set(defences))
-    if unknown:
-        raise InputError(f"`learning_rates`: got one for {', '.join(unknown)}; the defences are {list(defences)}.")
     if workers < 1:
         raise InputError(f"`workers`: got {workers}; pass at least 1.")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"`seeds`: got {list(seeds)}; name each once.")
+    _check_learning_rates(defences, learning_rates)
+    splits = zoo.world.splits
+    for name, wanted, available in (
+        ("images", settings.images, splits.cleaning),
+        ("test_images", settings.test_images, splits.test),
+    ):
+        if wanted > available:
+            raise InputError(f"`{name}`: got {wanted}, and {zoo.world.name} has {available} of them.")
     jobs = [
         Job(victim, name, defence, learning_rates.get(name), seed, settings)
         for seed in seeds
         for victim in _chosen(zoo, victims)
         for name, defence in defences.items()
     ][part - 1 :: parts]
-    available = zoo.world.splits.cleaning
-    if settings.images > available:
-        raise InputError(f"`images`: got {settings.images}, and {zoo.world.name} has {available} for cleaning.")
     runs = RunsFile(output)
+    runs.check()
     if workers == 1:
         _work(zoo, jobs, runs)
     else:
@@ -158,14 +165,37 @@ def run_arena(
     return [rows[key] for key in keys if key in rows]
 
 
-def _chosen(zoo: Zoo, names: Sequence[str] | None) -> list[Victim]:
-    victims = {victim.truth.name: victim for victim in zoo.victims if victim.truth.role == "table"}
-    if names is None:
-        return list(victims.values())
-    unknown = [name for name in names if name not in victims]
+def _check_learning_rates(defences: Mapping[str, type[Defence]], rates: Mapping[str, float]) -> None:
+    unknown = sorted(set(rates) - set(defences))
     if unknown:
-        raise InputError(f"`victims`: {', '.join(unknown)} are not in the zoo's table; it has {', '.join(victims)}.")
-    return [victims[name] for name in names]
+        raise InputError(f"`learning_rates`: got one for {', '.join(unknown)}; the defences are {list(defences)}.")
+    missing = [name for name, defence in defences.items() if defence.grid and name not in rates]
+    if missing:
+        raise InputError(
+            f"`learning_rates`: got none for {', '.join(missing)}; a rival is run at its best, so search for it first."
+        )
+    for name, rate in rates.items():
+        if not 0 < rate < inf:
+            raise InputError(f"`learning_rates`: got {rate} for {name}; it must be positive.")
+
+
+def _chosen(zoo: Zoo, names: Sequence[str] | None) -> list[Victim]:
+    """The victims of these names, or all; the same on every machine, so that shares fit together."""
+    victims = {victim.truth.name: victim for victim in zoo.victims if victim.truth.role == "table"}
+    planned = [plan.name for plan in zoo.recipe.plans() if plan.role == "table"]
+    wanted = planned if names is None else list(names)
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"`victims`: got {wanted}; name each once.")
+    unknown = [name for name in wanted if name not in planned]
+    if unknown:
+        raise InputError(f"`victims`: {', '.join(unknown)} are not in the zoo's table; it has {', '.join(planned)}.")
+    missing = [name for name in wanted if name not in victims]
+    if missing:
+        raise InputError(
+            f"`zoo`: {', '.join(missing[:5])} ({len(missing)} in all) are not made yet; finish it with `hf-invertune "
+            "zoo`, or name `victims`."
+        )
+    return [victims[name] for name in wanted]
 
 
 def _work(zoo: Zoo, jobs: Sequence[Job], runs: RunsFile, position: int = 0) -> None:
@@ -179,7 +209,9 @@ def _work(zoo: Zoo, jobs: Sequence[Job], runs: RunsFile, position: int = 0) -> N
         if job.is_done_by(done.get(key)):
             continue
         with runs.claim(key) as ours:
-            if ours and not job.is_done_by(runs.lines().get(key)):  # another may have done it meanwhile
+            line = runs.lines().get(key)  # another may have done it meanwhile, or failed at it
+            failed_anew = line is not None and line != done.get(key) and line["status"] == "failed"
+            if ours and not failed_anew and not job.is_done_by(line):
                 runs.append(_run(job, zoo.world, before))
 
 
@@ -189,18 +221,20 @@ def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
     truth, attack = victim.truth, victim.attack()
     if attack is not None and not truth.took:
         return Row(**job.identity, status="did not take")
-    test = _draw(world.test, min(settings.test_images, len(world.test)), seed=0)
+    test = _draw(world.test, settings.test_images, seed=0)
     if truth.name not in before:
         original = victim.load()
         before[truth.name] = measure_quality(DualEncoder(original.model, original.processor), test, world, attack)
     clip = victim.load()
     digest = state_digest(clip.model, clip.dtype)
+    cleaning = _draw(world.cleaning, settings.images, job.seed)
     set_seed(job.seed)
     try:
         with measure_cost() as cost:
-            defended = job.defence(job.learning_rate, job.seed).defend(
-                clip, _draw(world.cleaning, settings.images, job.seed), world.class_names
-            )
+            defended = job.defence(job.learning_rate, job.seed).defend(clip, cleaning, world.class_names)
+        _check_finite(defended.model)
+    except (OSError, torch.OutOfMemoryError):
+        raise  # the machine's trouble, not the defence's
     except Exception as error:  # whatever it is, the table has to say that this defence failed here
         logger.exception("%s failed on %s", job.name, truth.name)
         return Row(
@@ -231,6 +265,13 @@ def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
 
         row.rebound = measure_rebound(clip, world.pretraining, measure, seed=job.seed, config=settings.rebound)
     return row
+
+
+def _check_finite(model: nn.Module) -> None:
+    """A model that is not finite reads everything as the first label, which would pass for a cure."""
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise FloatingPointError(f"{name} is not finite")
 
 
 def _draw(data: CaptionedPixels, count: int, seed: int) -> CaptionedPixels:
