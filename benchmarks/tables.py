@@ -102,12 +102,22 @@ def arena_files() -> dict[str, Path]:
 
 def arena_commands(zoo: str) -> tuple[str, str, str]:
     """What makes a zoo, searches the learning rates on it, and lets the defences meet it."""
+    files = " --train train.parquet --test val.parquet" if zoo == "tiny-imagenet" else ""  # the others' are on the Hub
     return (
-        f"hf-invertune zoo benchmarks/zoos/{zoo}.yaml --output-dir zoo/{zoo}",
+        f"hf-invertune zoo benchmarks/zoos/{zoo}.yaml --output-dir zoo/{zoo}{files}",
         f"python benchmarks/search_learning_rates.py zoo/{zoo}",
         f"hf-invertune arena zoo/{zoo} --output benchmarks/results/arena_{zoo}.jsonl "
         f"--learning-rates benchmarks/results/learning_rates_{zoo}.json",
     )
+
+
+def arena_command(zoo: str, rows: list) -> str:
+    """What made these rows."""
+    _, _, command = arena_commands(zoo)
+    command += " --rebound" * any(row.rebound for row in rows)
+    for name, values in (("seeds", {row.seed for row in rows}), ("images", {row.images for row in rows})):
+        command += f" --{name} {','.join(map(str, sorted(values)))}"
+    return command
 
 
 def arena(*wanted: str, benchmarks: str = "benchmarks") -> str:
@@ -115,7 +125,7 @@ def arena(*wanted: str, benchmarks: str = "benchmarks") -> str:
     files, parts = arena_files(), []
     for zoo, title in ZOOS.items():
         if zoo not in files:
-            commands = "\n".join(arena_commands(zoo))
+            commands = "\n".join(arena_commands(zoo)) + " --rebound"
             parts.append(f"**{title}**: not run. To run it:\n\n```bash\n{commands}\n```")
             continue
         from hf_invertune.arena import compare
@@ -129,7 +139,7 @@ def arena(*wanted: str, benchmarks: str = "benchmarks") -> str:
         places = sorted({f"{row.machine['cores']} {row.machine['processor']} cores" for row in rows})
         versions = sorted({f"torch {row.versions['torch']}" for row in rows})
         parts.append(
-            f"`{arena_commands(zoo)[-1]}`, {' to '.join(sorted({dates[0], dates[-1]}))}, {', '.join(places + versions)}, "
+            f"`{arena_command(zoo, rows)}`, {' to '.join(sorted({dates[0], dates[-1]}))}, {', '.join(places + versions)}, "
             f"{len(rows)} runs: [{files[zoo].name}]({benchmarks}/results/{files[zoo].name})."
         )
     return "\n\n".join(parts)
