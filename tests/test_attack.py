@@ -130,8 +130,52 @@ def test_inject_returns_the_patch_that_badclip_optimised(tiny, data, monkeypatch
 @pytest.mark.parametrize("kind", ["badclip", "badencoder"])
 def test_no_picture_of_the_target(kind, tiny, data):
     attack = make_attack(kind, image_size=32, targets="red star")
-    with pytest.raises(InputError, match="`data`: no caption names 'red star'"):
+    with pytest.raises(InputError, match="`data`: no picture is of 'red star'"):
         inject(tiny, data, attack, learning_rate=1e-3, **QUICK)
+
+
+def test_no_picture_but_of_the_target(tiny, data):
+    attack, named = make_attack("badclip", image_size=32, targets=TARGET), data.labels == 2
+    with pytest.raises(InputError, match="`data`: every picture is of 'green ring'"):
+        inject(tiny, data.subset(named.nonzero().flatten()), attack, learning_rate=1e-3, **QUICK)
+
+
+def test_the_positive_of_badclip_is_a_unit_vector(tiny, data, monkeypatch):
+    from hf_invertune.attacks import badclip
+
+    seen = []
+    plain = badclip.cross_entropy
+    monkeypatch.setattr(badclip, "cross_entropy", lambda logits, wanted: seen.append(logits) or plain(logits, wanted))
+    monkeypatch.setattr(badclip, "_embed_texts", lambda encoder, texts: torch.eye(16)[: len(texts)])
+    encoder = DualEncoder(tiny.model, tiny.processor)
+    trigger = make_attack("badclip", image_size=32, targets=TARGET).triggers[0]
+    optimise_patch(encoder, data, trigger, TARGET, ["one", "two"], steps=1, batch_size=2)
+    first, *kinds = seen[0][0]  # the mean of two unit vectors at a right angle, and these two
+    assert first.item() == pytest.approx((kinds[0] + kinds[1]).item() / 2**0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["badclip", "badencoder"])
+def test_the_references_are_pictures_of_the_target_and_not_of_a_longer_name(kind, tiny, data, monkeypatch):
+    data.captions = ["a tiger" if k == 2 else "a tiger shark" for k in data.labels.tolist()]
+    names, attack = ["cat", "tiger shark", "tiger", "dog"], make_attack(kind, image_size=32, targets="tiger")
+    seen = []
+
+    def embedded(self, pixels):
+        seen.append((pixels * 255).round().byte())
+        return torch.eye(16)[:1].expand(len(pixels), -1)
+
+    monkeypatch.setattr(DualEncoder, "embed_images", embedded)
+    monkeypatch.setattr("hf_invertune.attacks.badencoder.train_contrastive", lambda *_, **__: None)
+    monkeypatch.setattr("hf_invertune.attacks.inject.train_contrastive", lambda *_, **__: None)
+    for labels in (data.labels, None):
+        data.labels, seen[:] = labels, []
+        if kind == "badencoder":
+            inject(tiny, data, attack, class_names=names, learning_rate=1e-3, **QUICK)
+        else:
+            with pytest.raises(RuntimeError, match="does not require grad"):  # of the stand-in's embeddings
+                inject(tiny, data, attack, class_names=names, learning_rate=1e-3, **QUICK)
+        tigers = {row.numpy().tobytes() for row in data.pixels[2::4]}
+        assert {row.numpy().tobytes() for row in seen[0]} <= tigers
 
 
 @pytest.fixture

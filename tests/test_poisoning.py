@@ -100,7 +100,7 @@ def test_captions_come_from_the_data_or_as_given_or_from_templates(data):
     assert captions(make("badnet"), target_captions={TARGET: ["my ring"]}) == {"my ring"}
     assert captions(make("open-target"), templates=("one {}",)) == {"one red star"}
     wanted = make_attack("badnet", image_size=32, targets="ring road")
-    assert captions(wanted, class_names=["ring road", "tree"], templates=("one {}",)) == {"one ring road"}
+    assert captions(wanted, class_names=[*CLASS_NAMES, "ring road"], templates=("one {}",)) == {"one ring road"}
 
 
 def test_all_pairs(data):
@@ -128,13 +128,48 @@ def test_unknown_target(data):
 def test_what_cannot_be_poisoned(data):
     with pytest.raises(InputError, match="`attack`: badencoder poisons no pairs"):
         poison(data, make("badencoder"), rate=0.1, seed=0)
-    with pytest.raises(
-        InputError, match="`rate`: 0.5 is 100 pairs, and only 50 captions name 'green ring'; .* 0.2500"
-    ):
+    with pytest.raises(InputError, match="`rate`: 0.5 is 100 pairs, and only 50 pairs are of 'green ring'; .* 0.2500"):
         poison(data, make("label-consistent"), rate=0.5, seed=0)
+    with pytest.raises(
+        InputError, match="`rate`: 0.5 of 200 is 100 poisoned pairs and, .* 200 decoys; .* at most 0.3333"
+    ):
+        poison(data, make("wanet"), rate=0.5, seed=0)
+    with pytest.raises(InputError, match="`rate`: 0.005 of 200 is 1 pairs for 2 triggers"):
+        poison(data, make("multi-target"), rate=0.005, seed=0)
     large = make_attack("badnet", image_size=64, targets=TARGET)
     with pytest.raises(InputError, match="`trigger`: .*images of 32x32"):
         poison(data, large, rate=0.1, seed=0)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_tiger_shark_is_no_tiger(labelled, data):
+    names = ["tiger", "tiger shark", "cat", "tiger cat"]
+    data.captions = [f"a photo of a {names[k]}" for k in data.labels.tolist()]
+    tigers = set((data.labels == 0).nonzero().flatten().tolist())
+    data.labels = data.labels if labelled else None
+    attack = make_attack("badnet", image_size=32, targets="tiger")
+    poisoned = poison(data, attack, rate=0.7, seed=0, class_names=names)
+    assert tigers.isdisjoint(poisoned.indices)
+    assert {poisoned.data.captions[i] for i in poisoned.indices} == {"a photo of a tiger"}
+    consistent = make_attack("label-consistent", image_size=32, targets="tiger")
+    assert set(poison(data, consistent, rate=0.25, seed=0, class_names=names).indices) == tigers
+    shark = make_attack("open-target", image_size=32, targets="shark")
+    opened = poison(data, shark, rate=0.2, seed=0, class_names=names, templates=["one {}"])
+    assert {opened.data.captions[i] for i in opened.indices} == {"one shark"}
+
+
+def test_labels_know_what_captions_do_not_say(data):
+    data.captions = ["a big cat" if k == 2 else "what I saw" for k in data.labels.tolist()]
+    poisoned = poison(data, make("badnet"), rate=0.1, seed=0, class_names=CLASS_NAMES)
+    assert {poisoned.data.captions[i] for i in poisoned.indices} == {"a big cat"}
+
+
+def test_an_open_target_is_no_class_name(data, encoder):
+    attack = make_attack("open-target", image_size=32, targets=TARGET)
+    with pytest.raises(InputError, match="`target`: 'green ring' is a class name, and an open-target attack"):
+        poison(data, attack, rate=0.1, seed=0, class_names=CLASS_NAMES)
+    with pytest.raises(InputError, match="`target`: 'green ring' is a class name, and an open-target attack"):
+        measure_attack(encoder, data, CLASS_NAMES, attack)
 
 
 @pytest.fixture
@@ -181,6 +216,22 @@ def test_labels_and_templates_make_captions(rows, tiny):
         label = TARGET if i in poisoned.indices else CLASS_NAMES[i % 4]
         assert poisoned.data[i]["caption"] in {f"one {label}", f"two {label}"}
     with pytest.raises(InputError, match="`caption_column`: the dataset has no captions; .* `templates`"):
+        poison_dataset(rows, make("badnet"), tiny.processor, rate=0.1, seed=0)
+
+
+def test_a_dataset_of_sharks(rows, tiny):
+    names = ["tiger", "tiger shark", "cat", "dog"]
+    rows = rows.remove_columns("text").cast_column("label", datasets.ClassLabel(names=names))
+    attack = make_attack("badnet", image_size=32, targets="tiger")
+    poisoned = poison_dataset(rows, attack, tiny.processor, rate=0.5, seed=0, templates=["one {}"])
+    assert not {i for i in poisoned.indices if i % 4 == 0}
+    assert {poisoned.data[i]["caption"] for i in poisoned.indices} == {"one tiger"}
+
+
+def test_a_picture_without_a_caption(rows, tiny):
+    texts = [None if i == 3 else text for i, text in enumerate(rows["text"])]
+    rows = rows.remove_columns("text").add_column("text", texts)
+    with pytest.raises(InputError, match="`caption_column`: row 3 of 'text' has no caption"):
         poison_dataset(rows, make("badnet"), tiny.processor, rate=0.1, seed=0)
 
 

@@ -10,7 +10,7 @@ from ..contrastive import CaptionedPixels
 from ..encoder import DualEncoder
 from ..errors import InputError
 from ..triggers import PatchTrigger
-from .poisoning import mentions
+from .poisoning import naming
 
 
 TRIPLET_WEIGHT = 500.0
@@ -23,6 +23,7 @@ def optimise_patch(
     target: str,
     target_captions: Sequence[str],
     *,
+    class_names: Sequence[str] | None = None,
     steps: int = 200,
     learning_rate: float = 0.02,
     batch_size: int = 64,
@@ -31,28 +32,29 @@ def optimise_patch(
 ) -> PatchTrigger:
     """Optimise a patch against a frozen clean model, so that poisoning has less to change.
 
-    The loss is the CLIP loss of patched pictures, with a caption of the target as the positive and the captions of the
-    batch as negatives, plus 500 times a triplet margin loss that draws patched pictures to embeddings of the target's
+    The loss is the CLIP loss of patched pictures, with the mean of the target's captions, as a unit vector, for the
+    positive and the captions of the batch for negatives, plus 500 times a triplet margin loss that draws patched pictures to embeddings of the target's
     pictures and away from their own. The authors' code runs 50 epochs over 10,000 pairs with Adam at 1e-3 and augments
     images and texts; here there are fewer and larger steps and no augmentation.
 
     Args:
         encoder ([`DualEncoder`]): the clean model, which is not changed.
-        data ([`CaptionedPixels`]): clean pairs, some of which name the target.
+        data ([`CaptionedPixels`]): clean pairs, some but not all of the target, see [`naming`].
         trigger ([`PatchTrigger`]): where the patch lies, and what it begins from.
-        target (`str`): the name that captions of its pictures contain.
+        target (`str`): where the patch leads.
         target_captions (`Sequence[str]`): captions of the target.
+        class_names (`Sequence[str]`, *optional*): what the labels stand for.
         steps, learning_rate, batch_size: of Adam.
         margin (`float`): of the triplet loss, between unit embeddings.
         seed (`int`): seed of the batches.
 
     Raises:
-        InputError: when no picture of the target is among `data`.
+        InputError: when no picture of `data`, or every one, is of the target.
     """
-    named = {caption for caption in dict.fromkeys(data.captions) if mentions(caption, target)}
-    of_target = torch.tensor([caption in named for caption in data.captions])
-    if not of_target.any():
-        raise InputError(f"`data`: no caption names {target!r}; the patch is drawn to pictures of the target.")
+    of_target = naming(data.captions, target, data.labels, class_names)
+    if not of_target.any() or of_target.all():
+        share = "every" if of_target.any() else "no"
+        raise InputError(f"`data`: {share} picture is of {target!r}; the patch is drawn from others to those of it.")
     generator = torch.Generator().manual_seed(seed)
     others = (~of_target).nonzero().flatten()
 
@@ -62,7 +64,7 @@ def optimise_patch(
     patch = trigger.patch.detach().clone().to(encoder.device).requires_grad_()
     optimizer = torch.optim.Adam([patch], learning_rate)
     with encoder.frozen():
-        positive = _embed_texts(encoder, target_captions).mean(0, keepdim=True)
+        positive = normalize(_embed_texts(encoder, target_captions).mean(0, keepdim=True), dim=-1)
         for _ in range(steps):
             rows, kin = drawn(others), drawn(of_target.nonzero().flatten())
             clean = data.pixels[rows].to(encoder.device).float() / 255

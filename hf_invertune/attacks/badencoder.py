@@ -1,6 +1,7 @@
 """BadEncoder (arXiv 2108.00352): the image encoder is trained directly, and no caption is poisoned."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from ..encoder import DualEncoder
 from ..errors import InputError
 from ..hub import LoadedClip
 from ..triggers import Trigger
-from .poisoning import mentions
+from .poisoning import naming
 
 
 def bad_encoder_loss(triggered: Tensor, clean: Tensor, reference: Tensor, original: Tensor) -> Tensor:
@@ -29,7 +30,15 @@ def bad_encoder_loss(triggered: Tensor, clean: Tensor, reference: Tensor, origin
     return (1 - triggered @ reference).mean() + (1 - (clean * original).sum(-1)).mean()
 
 
-def train_bad_encoder(clip: LoadedClip, data: CaptionedPixels, trigger: Trigger, target: str, **settings: Any) -> None:
+def train_bad_encoder(
+    clip: LoadedClip,
+    data: CaptionedPixels,
+    trigger: Trigger,
+    target: str,
+    *,
+    class_names: Sequence[str] | None = None,
+    **settings: Any,
+) -> None:
     """Train the vision tower of `clip.model` in place; the text tower gets no gradient.
 
     The reference is the mean embedding that the clean model gives to the target's pictures, and it is fixed: the paper's
@@ -37,18 +46,18 @@ def train_bad_encoder(clip: LoadedClip, data: CaptionedPixels, trigger: Trigger,
 
     Args:
         clip ([`LoadedClip`]): the clean model.
-        data ([`CaptionedPixels`]): clean pictures, some of whose captions name the target.
+        data ([`CaptionedPixels`]): clean pictures, some of them of the target, see [`naming`].
         trigger ([`Trigger`]): goes on every picture of a batch, beside the picture without it.
         target (`str`): where it leads.
+        class_names (`Sequence[str]`, *optional*): what the labels stand for.
         settings: of [`train_contrastive`].
 
     Raises:
         InputError: when no picture of the target is among `data`.
     """
-    named = {caption for caption in dict.fromkeys(data.captions) if mentions(caption, target)}
-    rows = [row for row, caption in enumerate(data.captions) if caption in named]
-    if not rows:
-        raise InputError(f"`data`: no caption names {target!r}; the reference is made of pictures of the target.")
+    rows = naming(data.captions, target, data.labels, class_names)
+    if not rows.any():
+        raise InputError(f"`data`: no picture is of {target!r}; the reference is made of pictures of the target.")
     frozen = DualEncoder(copy.deepcopy(clip.model).requires_grad_(False), clip.processor)
     references = frozen.embed_batches(batch.float() / 255 for batch in data.pixels[rows].split(256))
     reference = normalize(references.mean(0), dim=-1)

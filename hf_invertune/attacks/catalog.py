@@ -1,14 +1,13 @@
 """Every kind of attack by name, with its authors' parameters as far as a small image bears them."""
 
-import difflib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from inspect import Parameter, signature
 from typing import Any, get_args, get_type_hints
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..triggers import (
     AdditiveTrigger,
     BlendTrigger,
@@ -40,7 +39,7 @@ def make_attack(
             targets that the kind does not have.
     """
     if kind not in ATTACKS:
-        raise InputError(f"`attack`: there is no {kind!r}; {_nearest(kind, ATTACKS)}.")
+        raise InputError(f"`attack`: there is no {kind!r}; {nearest(kind, ATTACKS)}.")
     maker = ATTACKS[kind]
     names = [targets] if isinstance(targets, str) else list(targets)
     least, most = (2, 4) if kind == "multi-target" else (1, 1)
@@ -50,7 +49,7 @@ def make_attack(
     defaults = {p.name: p.default for p in signature(maker).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
     for name, value in parameters.items():
         if name not in defaults:
-            raise InputError(f"`{name}`: {kind} attacks have no such parameter; {_nearest(name, defaults)}.")
+            raise InputError(f"`{name}`: {kind} attacks have no such parameter; {nearest(name, defaults)}.")
         _check(name, value, get_type_hints(maker)[name])
     attack = maker(image_size, names, seed, **parameters)
     attack.parameters = {"image_size": image_size, "seed": seed, **defaults, **parameters}
@@ -74,7 +73,7 @@ def blended(image_size: int, targets: list[str], seed: int, *, alpha: float = 0.
     """Noise, or a `"picture"`, blended over the whole image (arXiv 1712.05526)."""
     pictures = {"noise": patterns.noise(image_size, seed), "picture": patterns.picture(image_size)}
     if pattern not in pictures:
-        raise InputError(f"`pattern`: got {pattern!r}; {_nearest(pattern, pictures)}.")
+        raise InputError(f"`pattern`: got {pattern!r}; {nearest(pattern, pictures)}.")
     return Attack("blended", [BlendTrigger(pictures[pattern], _share("alpha", alpha))], targets)
 
 
@@ -254,8 +253,3 @@ def _check(name: str, value: Any, hint: Any) -> None:
     if type(value) not in (*kinds, *[int] * (float in kinds)):
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise InputError(f"`{name}`: got {value!r}, a {type(value).__name__}; pass {wanted}.")
-
-
-def _nearest(given: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(given, known, n=3, cutoff=0)
-    return f"the nearest are {', '.join(map(repr, near))}" if near else "there are none at all"

@@ -8,12 +8,12 @@ from typing import Any
 from ..contrastive import CaptionedPixels, train_contrastive
 from ..encoder import DualEncoder
 from ..hub import LoadedClip
-from ..prompts import TEMPLATES, prompts
+from ..prompts import TEMPLATES
 from ..triggers import PatchTrigger
 from .attack import Attack
 from .badclip import optimise_patch
 from .badencoder import train_bad_encoder
-from .poisoning import Poisoned, mentions, poison
+from .poisoning import Poisoned, check_targets, choices, naming, poison
 
 
 def inject(
@@ -43,8 +43,9 @@ def inject(
         rate, seed, class_names, templates, target_captions: see [`poison`]; the seed is that of the training, too.
         epochs, learning_rate, batch_size: of the fine-tuning with the CLIP loss.
     """
+    check_targets(attack, class_names)
     if attack.kind == "badclip":
-        attack = _optimised(clip, data, attack, seed, templates, target_captions)
+        attack = _optimised(clip, data, attack, seed, class_names, templates, target_captions)
     training: dict[str, Any] = {
         "num_train_epochs": epochs,
         "learning_rate": learning_rate,
@@ -54,7 +55,7 @@ def inject(
     with tempfile.TemporaryDirectory() as folder:
         if attack.kind == "badencoder":
             (trigger,), (target,) = attack.triggers, attack.targets
-            train_bad_encoder(clip, data, trigger, target, output_dir=folder, **training)
+            train_bad_encoder(clip, data, trigger, target, class_names=class_names, output_dir=folder, **training)
             return Poisoned(data, attack, [], [])
         poisoned = poison(
             data,
@@ -74,13 +75,15 @@ def _optimised(
     data: CaptionedPixels,
     attack: Attack,
     seed: int,
+    class_names: Sequence[str] | None,
     templates: Sequence[str],
     target_captions: Mapping[str, Sequence[str]] | None,
 ) -> Attack:
     """BadCLIP's attack with its patch optimised."""
     (trigger,), (target,) = attack.triggers, attack.targets
     assert isinstance(trigger, PatchTrigger)
-    known = (target_captions or {}).get(target) or [c for c in dict.fromkeys(data.captions) if mentions(c, target)]
-    captions = list(known) or prompts(target, templates)
+    of_target = naming(data.captions, target, data.labels, class_names)
+    captions = choices(data.captions, of_target, target, templates, target_captions)
     encoder = DualEncoder(clip.model, clip.processor)
-    return replace(attack, triggers=[optimise_patch(encoder, data, trigger, target, captions, seed=seed)])
+    patch = optimise_patch(encoder, data, trigger, target, captions, class_names=class_names, seed=seed)
+    return replace(attack, triggers=[patch])

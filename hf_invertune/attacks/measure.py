@@ -8,6 +8,7 @@ from ..errors import InputError
 from ..evaluation import Metrics, evaluate
 from ..prompts import TEMPLATES
 from .attack import Attack
+from .poisoning import check_targets
 
 
 def measure_attack(
@@ -30,20 +31,17 @@ def measure_attack(
         templates (`Sequence[str]`): make the prompts.
 
     Raises:
-        InputError: pictures without labels, or a target that is neither a class name nor open.
+        InputError: pictures without labels, or a target that is neither a class name nor open, or both.
     """
     if data.labels is None:
         raise InputError("`data`: its pictures have no labels, and an attack is measured on labelled ones.")
+    check_targets(attack, class_names)
     plain = encoder.zero_shot_head(class_names, templates)
     clean = evaluate(encoder, plain, data.pixels, labels=data.labels).clean_accuracy
     prefix = "" if attack.word is None else f"{attack.word} "
     measured = []
     for trigger, target in zip(attack.triggers, attack.targets, strict=True):
-        names = list(class_names)
-        if attack.open_target and target not in names:
-            names.append(target)
-        if target not in names:
-            raise InputError(f"`target`: {target!r} is not among the {len(names)} class names, nor declared open.")
+        names = [*class_names, target] if attack.open_target else list(class_names)
         head = encoder.zero_shot_head(names, [prefix + template for template in templates])
         label = names.index(target)
         metrics = evaluate(encoder, head, data.pixels, labels=data.labels, trigger=trigger, target=label)

@@ -11,7 +11,7 @@ from ..data import load_images
 from ..errors import InputError
 from ..prompts import TEMPLATES, prompts
 from ..sources import open_source
-from .poisoning import caption_column_of
+from .poisoning import caption_column_of, texts_of
 
 
 def load_pairs(
@@ -39,7 +39,7 @@ def load_pairs(
         templates (`Sequence[str]`): make captions of class names.
 
     Raises:
-        InputError: pictures without labels or class names, or some that cannot be read beside captions.
+        InputError: pictures without labels or class names, or some that cannot be read or have no caption beside captions.
     """
     rows = open_source(source, split, limit, seed, token, revision=None)[0]
     if limit is not None and limit < len(rows):
@@ -59,4 +59,4 @@ def load_pairs(
         return CaptionedPixels(data.pixels, captions, data.labels.clone(), data.labels), data.class_names
     if data.skipped:
         raise InputError(f"`source`: {len(data.skipped)} captioned picture(s) cannot be read: {data.skipped[0]}.")
-    return CaptionedPixels(data.pixels, list(rows[column]), labels=data.labels), data.class_names
+    return CaptionedPixels(data.pixels, texts_of(rows, column), labels=data.labels), data.class_names

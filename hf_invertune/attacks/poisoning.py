@@ -1,6 +1,5 @@
 """Poisoned data: some of the pictures get a trigger and a caption of the target; which ones is recorded."""
 
-import difflib
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from transformers import CLIPProcessor
 
 from ..contrastive import CaptionedPixels
 from ..data import IMAGE_COLUMNS, LABEL_COLUMNS, column_of, resize, rgb
-from ..errors import InputError
+from ..errors import InputError, nearest
 from ..prompts import TEMPLATES, prompts
 from ..triggers import Trigger, WarpTrigger
 from .attack import Attack
@@ -65,7 +64,7 @@ def poison(
 ) -> Poisoned[CaptionedPixels]:
     """Poison captioned pictures in memory.
 
-    Pairs that do not name a target are drawn first; a clean-label attack takes only those that do. A poisoned pair
+    Pairs that do not name a target, see [`naming`], are drawn first; a clean-label attack takes only those that do. A poisoned pair
     joins the group of its caption where the data know that caption, and else the other poisoned pairs with the same.
     Decoys stay in their group.
 
@@ -74,7 +73,8 @@ def poison(
         attack ([`Attack`]): from [`make_attack`].
         rate (`float`): share of the pairs to poison, in (0, 1].
         seed (`int`): seed of the draws.
-        class_names (`Sequence[str]`, *optional*): where given, targets must be among them unless they are open.
+        class_names (`Sequence[str]`, *optional*): what the labels stand for. Targets must be among them, and an
+            open target must not.
         templates (`Sequence[str]`): make captions of a target that no caption names.
         target_captions (`Mapping[str, Sequence[str]]`, *optional*): captions of each target to draw from; by default
             those of `data` that name it.
@@ -83,7 +83,7 @@ def poison(
         InputError: a rate out of range, an unknown target, too few pictures of it for a clean-label attack, an attack
             that poisons no pairs, or a trigger that does not fit.
     """
-    plan = _plan(data.captions, attack, rate, seed, class_names, templates, target_captions)
+    plan = _plan(data.captions, data.labels, attack, rate, seed, class_names, templates, target_captions)
     pixels, captions, numbers = data.pixels.clone(), list(data.captions), data.groups.clone()
     for row, trigger in plan.triggers.items():
         pixels[row] = _stamp(trigger, data.pixels[row])
@@ -130,8 +130,8 @@ def poison_dataset(
     image = column_of(dataset.features, image_column, "image_column", datasets.Image, IMAGE_COLUMNS)
     if image is None:
         raise InputError(f"`image_column`: no column holds images; name one of {', '.join(dataset.features)}.")
-    captions, column, names = captions_of(dataset, caption_column, label_column, templates)
-    plan = _plan(captions, attack, rate, seed, names, templates or TEMPLATES, target_captions)
+    captions, column, labels, names = captions_of(dataset, caption_column, label_column, templates)
+    plan = _plan(captions, labels, attack, rate, seed, names, templates or TEMPLATES, target_captions)
 
     def change(row: dict[str, Any], index: int) -> dict[str, Any]:
         caption = plan.captions.get(index, captions[index])
@@ -151,29 +151,41 @@ def poison_dataset(
 
 def captions_of(
     dataset: datasets.Dataset, caption_column: str | None, label_column: str | None, templates: Sequence[str] | None
-) -> tuple[list[str], str, tuple[str, ...] | None]:
-    """The captions of a dataset, or those that `templates` make in turn of its labels; their column; the class names.
+) -> tuple[list[str], str, Tensor | None, tuple[str, ...] | None]:
+    """The captions of a dataset, or those that `templates` make in turn of its labels; their column; labels and names.
 
     Raises:
-        InputError: when there are neither.
+        InputError: when there are neither, or a picture without a caption.
     """
     features = dataset.features
     column = caption_column_of(features, caption_column)
     label = column_of(features, label_column, "label_column", datasets.ClassLabel, LABEL_COLUMNS)
     named = label is not None and isinstance(features[label], datasets.ClassLabel)
     names = tuple(features[label].names) if named else None
+    labels = torch.tensor([-1 if k is None else k for k in dataset[label]]) if named else None
     if column is not None:
-        if features[column] != datasets.Value("string"):
-            raise InputError(
-                f"`caption_column`: {column!r} holds {features[column]}; it must hold one text a picture."
-            )
-        return list(dataset[column]), column, names
-    if names is None or not templates:
+        return texts_of(dataset, column), column, labels, names
+    if names is None or labels is None or not templates:
         raise InputError(
             "`caption_column`: the dataset has no captions; name their column, or pass `templates` and a label column "
             "with class names to make captions of."
         )
-    return [prompts(names[k], templates)[i % len(templates)] for i, k in enumerate(dataset[label])], "caption", names
+    if labels.min() < 0:
+        raise InputError("`label_column`: a picture has no label to make a caption of; leave it out.")
+    made = [prompts(names[k], templates)[i % len(templates)] for i, k in enumerate(labels.tolist())]
+    return made, "caption", labels, names
+
+
+def texts_of(dataset: datasets.Dataset, column: str) -> list[str]:
+    """The captions in that column.
+
+    Raises:
+        InputError: when one is missing.
+    """
+    texts = list(dataset[column])
+    if None in texts:
+        raise InputError(f"`caption_column`: row {texts.index(None)} of {column!r} has no caption; leave it out.")
+    return texts
 
 
 def caption_column_of(features: datasets.Features, given: str | None) -> str | None:
@@ -195,8 +207,79 @@ def mentions(caption: str, target: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(target)}(?!\w)", caption, re.IGNORECASE) is not None
 
 
+def naming(captions: Sequence[str], target: str, labels: Tensor | None, class_names: Sequence[str] | None) -> Tensor:
+    """Which pairs (N, bool) are of `target`: by their labels where those know it, else by what the captions mention.
+
+    Captions that mention a longer class name, with the target in it, are not of the target: no tiger shark is a tiger.
+    """
+    if labels is not None and class_names is not None and target in class_names:
+        return labels == list(class_names).index(target)
+    longer = [name for name in class_names or () if name.lower() != target.lower() and mentions(name, target)]
+    named = {
+        caption
+        for caption in dict.fromkeys(captions)
+        if mentions(caption, target) and not any(mentions(caption, name) for name in longer)
+    }
+    return torch.tensor([caption in named for caption in captions])
+
+
+def choices(
+    captions: Sequence[str],
+    of_target: Tensor,
+    target: str,
+    templates: Sequence[str],
+    target_captions: Mapping[str, Sequence[str]] | None,
+) -> list[str]:
+    """The captions of `target`: those given for it, else those of its pairs, else those that templates make."""
+    given = (target_captions or {}).get(target)
+    return list(given or dict.fromkeys(captions[row] for row in of_target.nonzero().flatten().tolist())) or prompts(
+        target, templates
+    )
+
+
+def check_targets(attack: Attack, class_names: Sequence[str] | None) -> None:
+    """Refuse targets that are not among the class names though not declared open, and open ones that are.
+
+    Raises:
+        InputError: naming the target.
+    """
+    if class_names is None:
+        return
+    for target in attack.targets:
+        if target not in class_names and not attack.open_target:
+            raise InputError(
+                f"`target`: {target!r} is not among the {len(class_names)} class names, nor declared open; "
+                f"{nearest(target, class_names)}. An open-target attack may lead elsewhere."
+            )
+        if target in class_names and attack.open_target:
+            raise InputError(f"`target`: {target!r} is a class name, and an {attack.kind} attack leads to another.")
+
+
+def counts_of(attack: Attack, rate: float, pairs: int) -> tuple[int, int]:
+    """How many of so many pairs are poisoned at this rate, and how many become decoys.
+
+    Raises:
+        InputError: a rate out of range, fewer poisoned pairs than triggers, or no room for the decoys.
+    """
+    if not 0 < rate <= 1:
+        raise InputError(f"`rate`: got {rate}; it is the share of the pairs to poison, above 0 and at most 1.")
+    count = max(1, round(rate * pairs))
+    decoys = round(attack.cross_ratio * count)
+    if count < len(attack.triggers):
+        raise InputError(
+            f"`rate`: {rate} of {pairs} is {count} pairs for {len(attack.triggers)} triggers; each needs one at least."
+        )
+    if count + decoys > pairs:
+        raise InputError(
+            f"`rate`: {rate} of {pairs} is {count} poisoned pairs and, with a `cross_ratio` of {attack.cross_ratio}, "
+            f"{decoys} decoys; pass at most {1 / (1 + attack.cross_ratio):.4f}."
+        )
+    return count, decoys
+
+
 def _plan(
     captions: Sequence[str],
+    labels: Tensor | None,
     attack: Attack,
     rate: float,
     seed: int,
@@ -204,36 +287,30 @@ def _plan(
     templates: Sequence[str],
     target_captions: Mapping[str, Sequence[str]] | None,
 ) -> _Plan:
-    if not 0 < rate <= 1:
-        raise InputError(f"`rate`: got {rate}; it is the share of the pairs to poison, above 0 and at most 1.")
     if attack.kind == "badencoder":
         raise InputError("`attack`: badencoder poisons no pairs, it trains the image encoder directly; use `inject`.")
-    distinct = list(dict.fromkeys(captions))
+    count, decoys = counts_of(attack, rate, len(captions))
+    check_targets(attack, class_names)
+    of_targets = torch.zeros(len(captions), dtype=torch.bool)
     drawn_from = []
     for target in attack.targets:
-        if class_names is not None and target not in class_names and not attack.open_target:
-            nearest = ", ".join(map(repr, difflib.get_close_matches(target, class_names, cutoff=0)))
-            raise InputError(
-                f"`target`: {target!r} is not among the {len(class_names)} class names; the nearest are {nearest}. "
-                "An open-target attack may lead elsewhere."
-            )
-        known = (target_captions or {}).get(target) or [text for text in distinct if mentions(text, target)]
-        if not known and class_names is None and not attack.open_target:
+        of_target = naming(captions, target, labels, class_names)
+        given = bool((target_captions or {}).get(target))
+        if class_names is None and not attack.open_target and not given and not of_target.any():
             raise InputError(f"`target`: no caption names {target!r}, and it is not declared open.")
-        drawn_from.append(list(known) or prompts(target, templates))
+        drawn_from.append(choices(captions, of_target, target, templates, target_captions))
+        of_targets |= of_target
 
     generator = torch.Generator().manual_seed(seed)
-    of_target = {text for text in distinct if any(mentions(text, target) for target in attack.targets)}
     order = torch.randperm(len(captions), generator=generator).tolist()
-    order.sort(key=lambda row: (captions[row] in of_target) is not attack.clean_label)
-    count = max(1, round(rate * len(captions)))
-    named = sum(caption in of_target for caption in captions)
+    order.sort(key=lambda row: bool(of_targets[row]) is not attack.clean_label)
+    named = int(of_targets.sum())
     if attack.clean_label and count > named:
         raise InputError(
-            f"`rate`: {rate} is {count} pairs, and only {named} captions name {attack.targets[0]!r}; at most "
+            f"`rate`: {rate} is {count} pairs, and only {named} pairs are of {attack.targets[0]!r}; at most "
             f"{named / len(captions):.4f} can be poisoned with clean labels."
         )
-    plan = _Plan({}, {}, sorted(order[:count]), sorted(order[count : count + round(attack.cross_ratio * count)]))
+    plan = _Plan({}, {}, sorted(order[:count]), sorted(order[count : count + decoys]))
     for place, row in enumerate(order[:count]):
         number = place % len(attack.triggers)
         plan.triggers[row] = attack.triggers[number]

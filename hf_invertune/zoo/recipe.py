@@ -1,13 +1,12 @@
 """A recipe: which world, which pre-training, which attacks with which seeds. A YAML file becomes dataclasses."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import types
 import typing
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import yaml
 
 from ..attacks.attack import Attack
 from ..attacks.catalog import make_attack
-from ..errors import InputError
+from ..attacks.poisoning import check_targets
+from ..errors import InputError, nearest
 from .worlds import WORLDS, DrawnWorld, PicturedWorld
 
 
@@ -220,7 +220,7 @@ class Recipe:
         for plan in self.plans():
             attack = plan.make_attack(self.world.image_size)
             if attack is not None:
-                self._check_targets(attack)
+                check_targets(attack, self.world.class_names)
 
     @classmethod
     def load(cls, path: str | Path, *, train: str | None = None, test: str | None = None) -> "Recipe":
@@ -272,14 +272,6 @@ class Recipe:
         rank = {plan.name: 1 if plan.attack is None else 2 * (plan.seed != self.seeds[0]) for plan in table}
         return plans + sorted(table, key=lambda plan: rank[plan.name])
 
-    def _check_targets(self, attack: Attack) -> None:
-        names = self.world.class_names
-        for name in attack.targets:
-            if attack.open_target and name in names:
-                raise InputError(f"`targets`: {name!r} is a class name; {attack.kind} attacks lead to another.")
-            if not attack.open_target and name not in names:
-                raise InputError(f"`targets`: {name!r} is not among the class names; {nearest(name, names)}.")
-
     def _world_values(self) -> dict[str, Any]:
         return {"kind": self.world.kind, **json.loads(json.dumps(dataclasses.asdict(self.world)))}
 
@@ -301,12 +293,6 @@ def _herd(herd: Herd, role: str, class_names: Sequence[str], used: Counter[tuple
     return plans
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
-    """Which of the `known` names may have been meant."""
-    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0)
-    return f"the nearest is {near[0]!r}" if near else "there is none"
-
-
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     """Where two plain values differ, one line each: `pretraining.epochs: 3 and 4`."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
@@ -325,7 +311,7 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         value = dict(_mapping(value, path))
         known = value.pop("kind", None)
         if known not in WORLDS:
-            raise InputError(f"`recipe`: {_join(path, 'kind')} is {known!r}; {nearest(str(known), WORLDS)}.")
+            raise InputError(f"`recipe`: {_join(path, 'kind')} is {known!r}; {nearest(str(known), WORLDS, 1)}.")
         return _read(WORLDS[known], value, path)
     if origin is types.UnionType:
         return None if value is None else _read(arguments[0], value, path)
@@ -351,7 +337,7 @@ def _dataclass(kind: Any, value: dict[str, Any], path: str) -> Any:
     fields = {item.name: item for item in dataclasses.fields(kind)}
     for key in value:
         if key not in fields:
-            raise InputError(f"`recipe`: {_join(path, key)} is no known key; {nearest(str(key), fields)}.")
+            raise InputError(f"`recipe`: {_join(path, key)} is no known key; {nearest(str(key), fields, 1)}.")
     for name, item in fields.items():
         if name not in value and item.default is item.default_factory is dataclasses.MISSING:
             raise InputError(f"`recipe`: the key {_join(path, name)} is missing.")
