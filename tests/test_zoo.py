@@ -123,6 +123,15 @@ def test_a_half_written_victim_is_made_again(whole, recipe, copied, file):
     assert {path.name for path in copied.iterdir()} == {path.name for path in whole.folder.iterdir()}
 
 
+def test_what_another_builder_is_at_is_no_left_over(tmp_path):
+    others = [tmp_path / name for name in (".badnet-10.abc", ".badnet-0-1.abc", ".trojvqa-badnet-0.abc")]
+    for folder in (*others, tmp_path / ".badnet-0.abc"):
+        folder.mkdir()
+    with build._whole(tmp_path / "badnet-0") as folder:
+        folder.mkdir()
+    assert {path.name for path in tmp_path.iterdir()} == {"badnet-0", *(path.name for path in others)}
+
+
 def test_a_damaged_truth_is_not_trusted(whole, recipe, copied):
     truth = copied / "badnet-0" / "truth.json"
     truth.write_text(truth.read_text()[:200])

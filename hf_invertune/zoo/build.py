@@ -174,7 +174,7 @@ def _advance(zoo: Zoo, plan: Plan) -> bool:
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
     """A folder to write to that takes the name `folder`, in place of what is there, once the block is through."""
-    for left_over in folder.parent.glob(f".{folder.name}.*"):
+    for left_over in folder.parent.glob(f".{folder.name}.*"):  # no other's: names hold no dots, see AttackRecipe
         shutil.rmtree(left_over)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
         new = Path(beside) / folder.name

@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import math
+import re
 import types
 import typing
 from collections import Counter
@@ -71,7 +73,7 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "batch_size"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"`{name}`: got {getattr(self, name)}; pass a positive number.")
 
 
@@ -106,7 +108,7 @@ class AttackRecipe:
         training ([`Training`], *optional*): in place of the recipe's `poisoning`.
 
     Raises:
-        InputError: a rate outside (0, 1], or fewer targets than wanted.
+        InputError: a rate outside (0, 1], fewer targets than wanted, or a name that is none for a folder.
     """
 
     kind: str
@@ -123,6 +125,11 @@ class AttackRecipe:
         if self.count < 1 or 0 < len(self.targets) < self.count:
             raise InputError(f"`count`: got {self.count}; at least 1 is needed, and as many `targets`.")
         object.__setattr__(self, "name", self.name or self.kind)
+        if not re.fullmatch("[a-z0-9-]+", self.name) or self.name in ("base", "clean"):
+            raise InputError(
+                f"`name`: got {self.name!r}; it names folders: pass small letters, digits and hyphens, and neither base "
+                "nor clean."
+            )
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ class Recipe:
         validation ([`Herd`], *optional*): the victims on which settings may be chosen; with seeds of their own.
 
     Raises:
-        InputError: seeds that serve both.
+        InputError: seeds that serve both, or two victims of one name.
     """
 
     world: DrawnWorld | PicturedWorld
@@ -217,7 +224,13 @@ class Recipe:
         shared = set(self.seeds) & set(self.validation.seeds if self.validation else ())
         if shared:
             raise InputError(f"`validation`: its seeds and those of the table share {min(shared)}; keep them apart.")
-        for plan in self.plans():
+        plans = self.plans()
+        twice = [name for name, count in Counter(plan.name for plan in plans).items() if count > 1]
+        if twice:
+            raise InputError(
+                f"`seeds`, `clean`, `attacks`: two victims would be called {twice[0]}; take other seeds, or another `name`."
+            )
+        for plan in plans:
             attack = plan.make_attack(self.world.image_size)
             if attack is not None:
                 check_targets(attack, self.world.class_names)
