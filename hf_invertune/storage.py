@@ -44,8 +44,23 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_checksums(folder: Path, names: Sequence[str]) -> None:
     """Write the SHA-256 of these files of `folder` into its [`CHECKSUMS`]."""
-    sums = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(names)}
-    write_bytes(folder / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
+    write_bytes(folder / CHECKSUMS, _checksums(folder, names))
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether `folder` has its [`CHECKSUMS`] and every file that they name, byte by byte."""
+    path = folder / CHECKSUMS
+    stored = path.read_bytes() if path.is_file() else b""
+    names = [line.partition("  ")[2] for line in stored.decode(errors="replace").splitlines()]
+    return bool(names) and all((folder / name).is_file() for name in names) and _checksums(folder, names) == stored
+
+
+def _checksums(folder: Path, names: Sequence[str]) -> bytes:
+    lines = []
+    for name in sorted(names):
+        with (folder / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines).encode()
 
 
 def finite(value: Any) -> Any:

@@ -15,7 +15,7 @@ from hf_invertune.identification import FamilyEvidence, ScanResult, Simulation, 
 from hf_invertune.inversion import InvertedTrigger
 from hf_invertune.localization import CriticalNeurons
 from hf_invertune.plan import TuningPlan
-from hf_invertune.storage import Saved, from_plain, to_plain, write_bytes, write_json
+from hf_invertune.storage import Saved, from_plain, is_intact, to_plain, write_bytes, write_checksums, write_json
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger
 
 
@@ -180,3 +180,17 @@ def test_a_result_is_a_line_of_json_and_back():
     for wrong in ({"hits": 1}, {"hits": "1", "count": 2}):
         with pytest.raises(InputError, match=r"lines\.jsonl holds a"):
             from_plain(Rate, wrong, Path("lines.jsonl"))
+
+
+def test_a_folder_is_intact_as_long_as_no_byte_of_it_changes(tmp_path):
+    assert not is_intact(tmp_path)
+    for name in ("a.json", "b c.bin"):
+        (tmp_path / name).write_bytes(b"12345")
+    write_checksums(tmp_path, ["b c.bin", "a.json"])
+    assert is_intact(tmp_path)
+    (tmp_path / "a.json").write_bytes(b"12346")
+    assert not is_intact(tmp_path)
+    (tmp_path / "a.json").unlink()
+    assert not is_intact(tmp_path)
+    (tmp_path / "SHA256SUMS").write_bytes(b"\xff")
+    assert not is_intact(tmp_path)

@@ -15,6 +15,7 @@ from hf_invertune.cli import app
 from hf_invertune.errors import InputError
 from hf_invertune.hub import state_digest
 from hf_invertune.locks import locked
+from hf_invertune.storage import write_checksums
 from hf_invertune.zoo import build
 from hf_invertune.zoo.build import Zoo, build_zoo
 from hf_invertune.zoo.recipe import Recipe
@@ -114,7 +115,7 @@ def copied(whole, tmp_path):
     return Path(shutil.copytree(whole.folder, tmp_path / "zoo"))
 
 
-@pytest.mark.parametrize("file", ["truth.json", "model.safetensors"])
+@pytest.mark.parametrize("file", ["truth.json", "model.safetensors", "attack.safetensors", "SHA256SUMS"])
 def test_a_half_written_victim_is_made_again(whole, recipe, copied, file):
     (copied / "badnet-0" / file).unlink()
     (copied / ".badnet-0.left-over").mkdir()
@@ -129,18 +130,30 @@ def test_what_another_builder_is_at_is_no_left_over(tmp_path):
         folder.mkdir()
     with build._whole(tmp_path / "badnet-0") as folder:
         folder.mkdir()
+        (folder / "truth.json").touch()
     assert {path.name for path in tmp_path.iterdir()} == {"badnet-0", *(path.name for path in others)}
 
 
-def test_a_damaged_truth_is_not_trusted(whole, recipe, copied):
-    truth = copied / "badnet-0" / "truth.json"
-    truth.write_text(truth.read_text()[:200])
+@pytest.mark.parametrize("file", ["truth.json", "model.safetensors"])
+def test_a_damaged_victim_is_made_again(file, whole, recipe, copied):
+    damaged = copied / "badnet-0" / file
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    assert list(digests(Zoo.open(copied))) == NAMES[1:]
     assert digests(build_zoo(recipe, copied, only=["badnet"])) == digests(whole)
+
+
+def test_a_damaged_base_is_made_again_before_a_victim_of_it(whole, recipe, copied):
+    weights = copied / "base-0" / "model.safetensors"
+    weights.write_bytes(bytes(len(weights.read_bytes())))
+    (copied / "clean-0" / "truth.json").unlink()
+    assert digests(build_zoo(recipe, copied, only=["clean"])) == digests(whole)
+    assert Zoo.open(copied).has_base(0)
 
 
 def test_a_victim_of_another_recipe_is_none_of_this_zoo(copied):
     truth = Truth.load(copied / "clean-0")
     replace(truth, recipe="0" * 64).save(copied / "clean-0")
+    write_checksums(copied / "clean-0", ["truth.json", "model.safetensors"])
     assert list(digests(Zoo.open(copied))) == ["badnet-0", "open-target-0"]
 
 

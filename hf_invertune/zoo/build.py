@@ -25,7 +25,7 @@ from ..evaluation import Metrics, evaluate, measured
 from ..hub import LoadedClip, load_clip, save_clip, state_digest
 from ..locks import locked
 from ..runtime import orphaned, work_side_by_side
-from ..storage import write_json
+from ..storage import is_intact, write_checksums, write_json
 from .recipe import Plan, Recipe, Training, differences
 from .small_clip import make_clip
 from .victim import Truth, Victim
@@ -76,15 +76,19 @@ class Zoo:
         return [victim for plan in plans if (victim := self.find(plan))]
 
     def find(self, plan: Plan) -> Victim | None:
-        """The victim of `plan` when it is there, whole, and made by this recipe."""
+        """The victim of `plan` when it is there, every file as it was written, and made by this recipe."""
         folder = self.folder / plan.name
-        if not (folder / "truth.json").is_file() or not (folder / "model.safetensors").is_file():
+        if not is_intact(folder):
             return None
         try:
             victim = Victim.open(folder)
-        except InputError:  # half-written by something else than us: to be made anew
+        except InputError:  # of a version with another truth: to be made anew
             return None
         return victim if victim.truth.recipe == self.digest else None
+
+    def has_base(self, seed: int) -> bool:
+        """Whether the clean CLIP of that seed is there, every file as it was written."""
+        return is_intact(self.folder / f"base-{seed}")
 
     @cached_property
     def digest(self) -> str:
@@ -157,12 +161,12 @@ def _work(zoo: Zoo, plans: Sequence[Plan], position: int = 0) -> None:
 def _advance(zoo: Zoo, plan: Plan) -> bool:
     """Make the victim of `plan`, or the clean CLIP that it still lacks, unless somebody else is at it."""
     base = f"base-{plan.base}"
-    has_base = (zoo.folder / base / BASE).is_file()
+    has_base = zoo.has_base(plan.base)
     name = plan.name if has_base else base
     with locked(zoo.folder / ".locks" / name) as ours:
         if not ours:
             return False
-        if not has_base and not (zoo.folder / base / BASE).is_file():  # it may have come meanwhile
+        if not has_base and not zoo.has_base(plan.base):  # it may have come meanwhile
             with _whole(zoo.folder / base) as folder:
                 _make_base(zoo, plan.base, folder)
         elif has_base and zoo.find(plan) is None:
@@ -179,6 +183,7 @@ def _whole(folder: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
         new = Path(beside) / folder.name
         yield new
+        write_checksums(new, [path.name for path in new.iterdir()])
         if folder.exists():
             shutil.rmtree(folder)
         new.rename(folder)
