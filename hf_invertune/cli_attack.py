@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,11 +58,14 @@ def attack(
         from .attacks.inject import inject
         from .attacks.measure import measure_attack
         from .attacks.pairs import load_pairs
+        from .attacks.poisoning import check_targets, counts_of
         from .encoder import DualEncoder
         from .evaluation import measured
         from .hub import load_clip, save_clip, state_digest
+        from .zoo.recipe import Training
         from .zoo.victim import Truth
 
+        training = Training(epochs, learning_rate, batch_size)
         begin = time.perf_counter()
         clip = load_clip(model, revision=revision, token=token, device=device)
         encoder = DualEncoder(clip.model, clip.processor)
@@ -79,6 +83,10 @@ def attack(
             token=token,
         )
         train, test = pairs.split(0.8, seed)
+        check_targets(made, names)
+        counts_of(made, rate, len(train))
+        if batch_size > len(train):
+            raise InputError(f"`batch_size`: got {batch_size}, and {len(train)} pictures are trained on; pass less.")
         before = measure_attack(encoder, test, names, made)
         poisoned = inject(
             clip,
@@ -86,14 +94,12 @@ def attack(
             made,
             rate=rate,
             seed=seed,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
+            **asdict(training),
             class_names=names,
         )
         after = measure_attack(encoder, test, names, poisoned.attack)
         clip.model.config.use_cache = None  # the Trainer's, and not for a file
-        settings = {"model": clip.name, "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size}
+        settings = {"model": clip.name, **asdict(training)}
         truth = Truth(
             name=output_dir.name,
             world=Path(images).name,

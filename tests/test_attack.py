@@ -232,6 +232,9 @@ def test_the_command_makes_a_victim(kind, tiny_folder, pictures, tmp_path):
     ("options", "message"),
     [
         (["--rate", "0"], "--rate: got 0"),
+        (["--epochs", "nan"], "--epochs: got nan; pass a positive number"),
+        (["--learning-rate", "0"], "--learning-rate: got 0"),
+        (["--batch-size", "200"], "--batch-size: got 200, and 77 pictures are trained on"),
         (["--param", "alpha"], "--param: got 'alpha'; pass name=value"),
         (["--param", "alfa=0.2"], "`alfa`: badnet attacks have no such parameter"),
         (["--attack", "badnets"], "--attack: there is no 'badnets'; the nearest are 'badnet'"),

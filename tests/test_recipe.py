@@ -57,6 +57,12 @@ def test_the_committed_recipes_can_be_read(path):
         ),
         (changed(attacks__0__count=2), "a badnet attack leads to one name"),
         (changed(attacks__0__name="open-target"), "`attacks`: open-target is there twice"),
+        (changed(pretraining__batch_size=129), "`batch_size`: got 129, and the split pretraining holds 128"),
+        (
+            changed(attacks__0__training={"epochs": 1, "learning_rate": 1, "batch_size": 200}),
+            "`batch_size`: got 200, and the split poisoning holds 128",
+        ),
+        (changed(attacks=[{"kind": "wanet", "rate": 0.5}]), "128 decoys; pass at most 0.3333"),
         (changed(attacks__0__name="BadNet"), "`name`: got 'BadNet'; it names folders"),
         (changed(attacks__0__name="../x"), "`name`: got '../x'"),
         (changed(attacks__0__name="base"), "`name`: got 'base'"),
@@ -124,6 +130,8 @@ def test_where_the_pictures_lie_is_no_part_of_the_recipe(tmp_path):
     here, elsewhere = (Recipe.load(tmp_path / "pets.yaml", train=train) for train in (None, "/mnt/pets.parquet"))
     assert elsewhere.world.train == "/mnt/pets.parquet" and elsewhere.world.test_source == "there"
     assert here.digest() == elsewhere.digest() != Recipe.of(TINY).digest()
+    valued = here.values()
+    assert Recipe.of({**valued, "world": {**valued["world"], "test_split": "valid"}}).digest() != here.digest()
 
 
 def test_differences_are_named_by_their_path():

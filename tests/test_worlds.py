@@ -91,6 +91,23 @@ def test_groups_of_drawings_are_captions_and_those_of_pictures_classes(drawn, pi
     assert first == second == 1 and third not in range(3)
 
 
+def test_a_world_is_checked_before_its_pictures_are_read(pictures, drawn):
+    pictured(pictures).check()
+    drawn.check()
+    train = str(pictures / "train.parquet")
+    for message, world in {
+        "`test_source`: it is the same as `train`": pictured(pictures, test_source=f"{pictures}/./train.parquet"),
+        "`test_source`: it is the same": pictured(
+            pictures, train="me/pets", test_source="me/pets", test_split="train"
+        ),
+        "`splits`: 21 test pictures are asked for and .* holds 20": pictured(pictures, Splits(1, 1, 1, 1, 21)),
+        "there is no folder or file": pictured(pictures, test_source="nowhere.parquet"),
+        "'fox'.* not among": pictured(pictures, train=train, class_names=("cat", "dog")),
+    }.items():
+        with pytest.raises(InputError, match=message):
+            world.check()
+
+
 def test_wrong_input(pictures):
     with pytest.raises(InputError, match="`splits`: 114 pictures are asked for and .* holds 110"):
         _ = pictured(pictures, Splits(54, 30, 20, 10, 15)).pretraining

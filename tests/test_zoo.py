@@ -20,6 +20,7 @@ from hf_invertune.zoo import build
 from hf_invertune.zoo.build import Zoo, build_zoo
 from hf_invertune.zoo.recipe import Recipe
 from hf_invertune.zoo.victim import Truth
+from hf_invertune.zoo.worlds import DrawnWorld
 
 
 RECIPE = Path(__file__).parent / "zoo.yaml"
@@ -163,6 +164,25 @@ def test_another_recipe_is_refused_and_what_differs_is_said(recipe, copied):
     with pytest.raises(InputError, match=r"poisoning\.learning_rate: 0\.0005 and 0\.25"):
         build_zoo(other, copied)
     assert (copied / "recipe.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("split", "name"), [("pretraining", "badnet-0"), ("test", "badnet-0")])
+def test_a_zoo_does_not_go_on_with_other_pictures(split, name, recipe, copied, monkeypatch):
+    (copied / "clean-0" / "truth.json").unlink()
+    monkeypatch.setattr(DrawnWorld, "seeds", {**DrawnWorld.seeds, split: 99})
+    monkeypatch.setattr(build, "_work", lambda *_: pytest.fail("it went to work"))
+    with pytest.raises(InputError, match=f"`output_dir`: {name} was made with other {split} pictures"):
+        build_zoo(recipe, copied)
+
+
+def test_pictures_are_checked_before_the_folder_is_touched(recipe, tmp_path, monkeypatch):
+    def refuse(self):
+        raise InputError("`train`: none")
+
+    monkeypatch.setattr(DrawnWorld, "check", refuse)
+    with pytest.raises(InputError, match="`train`: none"):
+        build_zoo(Recipe.of(recipe.values()), tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
 
 
 def test_a_victim_whose_lock_is_held_is_left_to_its_holder(recipe, copied):

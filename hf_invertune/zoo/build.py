@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -109,7 +109,8 @@ def build_zoo(recipe: Recipe, folder: str | Path, *, only: Sequence[str] = (), w
         workers (`int`): processes side by side.
 
     Raises:
-        InputError: another recipe's zoo, with what differs; an unknown name in `only`; no worker.
+        InputError: another recipe's zoo or one of other pictures, with what differs; pictures that cannot be used; an
+            unknown name in `only`; no worker.
         ChildProcessError: when a worker died; what was made is whole.
     """
     plans = recipe.plans()
@@ -121,6 +122,11 @@ def build_zoo(recipe: Recipe, folder: str | Path, *, only: Sequence[str] = (), w
         raise InputError(f"`workers`: got {workers}; pass at least 1.")
     zoo = _claim(recipe, Path(folder))
     wanted = [plan for plan in plans if not only or plan.kind in only]
+    if any(zoo.find(plan) is None for plan in wanted):
+        world = replace(recipe.world)  # its splits are not kept: workers would be sent them
+        world.check()
+        _check_pictures(zoo, world)
+        write_json(zoo.folder / RECIPE, recipe.values())
     if workers == 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
@@ -142,8 +148,24 @@ def _claim(recipe: Recipe, folder: Path) -> Zoo:
             raise InputError(f"`output_dir`: {folder} is a zoo of another recipe ({differing}); name another folder.")
     elif folder.exists() and (not folder.is_dir() or any(path.name[0] != "." for path in folder.iterdir())):
         raise InputError(f"`output_dir`: {folder} is not empty and no zoo; name another folder.")
-    write_json(folder / RECIPE, recipe.values())
     return Zoo(folder, recipe)
+
+
+def _check_pictures(zoo: Zoo, world: World) -> None:
+    """Refuse to go on with other pictures than those that the models of the zoo were made from."""
+    recorded = {victim.truth.name: victim.truth.data for victim in zoo.victims}
+    for seed in sorted({plan.base for plan in zoo.recipe.plans()}):
+        if zoo.has_base(seed):
+            facts = json.loads((zoo.folder / f"base-{seed}" / BASE).read_text())
+            recorded[f"base-{seed}"] = {"pretraining": facts["data"]}
+    ours = {split: getattr(world, split).digest() for split in {split for data in recorded.values() for split in data}}
+    for name, data in recorded.items():
+        for split, digest in data.items():
+            if digest != ours[split]:
+                raise InputError(
+                    f"`output_dir`: {name} was made with other {split} pictures (SHA-256 {digest[:12]}, and now "
+                    f"{ours[split][:12]}); pass the same, or name another folder."
+                )
 
 
 def _work(zoo: Zoo, plans: Sequence[Plan], position: int = 0) -> None:

@@ -18,7 +18,7 @@ import yaml
 
 from ..attacks.attack import Attack
 from ..attacks.catalog import make_attack
-from ..attacks.poisoning import check_targets
+from ..attacks.poisoning import check_targets, counts_of
 from ..errors import InputError, nearest
 from .worlds import WORLDS, DrawnWorld, PicturedWorld
 
@@ -208,7 +208,8 @@ class Recipe:
         validation ([`Herd`], *optional*): the victims on which settings may be chosen; with seeds of their own.
 
     Raises:
-        InputError: seeds that serve both, or two victims of one name.
+        InputError: seeds that serve both, two victims of one name, a target or rate that an attack cannot have, or a batch
+            larger than its split.
     """
 
     world: DrawnWorld | PicturedWorld
@@ -225,6 +226,11 @@ class Recipe:
         if shared:
             raise InputError(f"`validation`: its seeds and those of the table share {min(shared)}; keep them apart.")
         plans = self.plans()
+        fine_tuned = [plan.attack.training for plan in plans if plan.attack and plan.attack.training]
+        for split, trainings in (("pretraining", [self.pretraining]), ("poisoning", [self.poisoning, *fine_tuned])):
+            pairs, largest = getattr(self.world.splits, split), max(training.batch_size for training in trainings)
+            if largest > pairs:
+                raise InputError(f"`batch_size`: got {largest}, and the split {split} holds {pairs} pictures.")
         twice = [name for name, count in Counter(plan.name for plan in plans).items() if count > 1]
         if twice:
             raise InputError(
@@ -232,8 +238,9 @@ class Recipe:
             )
         for plan in plans:
             attack = plan.make_attack(self.world.image_size)
-            if attack is not None:
+            if attack is not None and plan.attack is not None:
                 check_targets(attack, self.world.class_names)
+                counts_of(attack, plan.attack.rate, self.world.splits.poisoning)
 
     @classmethod
     def load(cls, path: str | Path, *, train: str | None = None, test: str | None = None) -> "Recipe":
@@ -271,7 +278,7 @@ class Recipe:
     def digest(self) -> str:
         """SHA-256 of all that makes the zoo what it is; where its pictures lie is no part of it, they have digests."""
         values = self.values()
-        values["world"] = {k: v for k, v in values["world"].items() if k not in ("train", "test_source", "test_split")}
+        values["world"] = {k: v for k, v in values["world"].items() if k not in ("train", "test_source")}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def plans(self) -> list[Plan]:

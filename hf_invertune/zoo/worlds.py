@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
@@ -72,6 +73,10 @@ class World(ABC):
     @abstractmethod
     def captions_of(self, target: str) -> list[str]:
         """The natural captions of pictures of `target`, which need not be among the class names."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Find out before any long work whether the splits can be made."""
 
     @abstractmethod
     def _split(self, name: str) -> CaptionedPixels: ...
@@ -146,6 +151,9 @@ class DrawnWorld(World):
     def captions_of(self, target: str) -> list[str]:
         return drawings.captions_of(target)
 
+    def check(self) -> None:
+        """Drawings can always be made."""
+
     def _split(self, name: str) -> CaptionedPixels:
         drawn = drawings.draw(getattr(self.splits, name), self.seeds[name])
         pixels = (drawn.pixels * 255).round().to(torch.uint8)
@@ -200,21 +208,55 @@ class PicturedWorld(World):
             )
         return rows.select(torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist())
 
+    @cached_property
+    def _test(self) -> datasets.Dataset:
+        """The rows of the test."""
+        rows = _open(self.test_source, self.test_split)
+        if self.splits.test > len(rows):
+            raise InputError(
+                f"`splits`: {self.splits.test} test pictures are asked for and {self.test_source} holds {len(rows)}; "
+                "ask less."
+            )
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+        return rows.select(order[: self.splits.test].sort().values.tolist())
+
+    def check(self) -> None:
+        """See [`World.check`]; of each source one picture is read.
+
+        Raises:
+            InputError: sources that cannot be opened, are too small, lack labels or are one and the same.
+        """
+        train, test = (Path(source).expanduser() for source in (self.train, self.test_source))
+        local = train.exists() and test.exists()
+        if (
+            train.resolve() == test.resolve()
+            if local
+            else (self.train, "train") == (self.test_source, self.test_split)
+        ):
+            raise InputError(
+                f"`test_source`: it is the same as `train`, {self.train}; what is trained on must not be measured on."
+            )
+        for rows in (self._train, self._test):
+            self._read(rows.select([0]))
+
+    def _read(self, rows: datasets.Dataset) -> tuple[Tensor, Tensor]:
+        """Pixels and labels."""
+        data = load_images(rows, self.processor, class_names=self.class_names)
+        if data.labels is None:
+            raise InputError("`train`: its pictures have no labels; a world needs labelled ones.")
+        return data.pixels, data.labels
+
     def _split(self, name: str) -> CaptionedPixels:
         counts: dict[str, Any] = vars(self.splits)
         if name == "test":
-            rows = _open(self.test_source, self.test_split)
-            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-            rows = rows.select(order[: self.splits.test].sort().values.tolist())
+            rows = self._test
         else:
             before = list(counts)[: list(counts).index(name)]
             first = sum(counts[other] for other in before)
             rows = self._train.select(range(first, first + counts[name]))
-        data = load_images(rows, self.processor, class_names=self.class_names)
-        if data.labels is None:
-            raise InputError("`train`: its pictures have no labels; a world needs labelled ones.")
-        captions = [self.captions_of(self.class_names[k])[i % len(self.templates)] for i, k in enumerate(data.labels)]
-        return CaptionedPixels(data.pixels, captions, data.labels.clone(), data.labels)
+        pixels, labels = self._read(rows)
+        captions = [self.captions_of(self.class_names[k])[i % len(self.templates)] for i, k in enumerate(labels)]
+        return CaptionedPixels(pixels, captions, labels.clone(), labels)
 
 
 def _open(source: str, split: str) -> datasets.Dataset:
