@@ -22,6 +22,9 @@ from hf_invertune.report import AuditReport
 from hf_invertune.result import RemovalResult
 
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
+
 MODEL = {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 ADAPTER = MODEL - {"config.json", "model.safetensors"} | {"adapter_config.json", "adapter_model.safetensors"}
 AUDIT = {"audit/SHA256SUMS", "audit/report.html", "audit/report.json", "audit/report.safetensors"}
@@ -78,6 +81,7 @@ def test_the_same_again_makes_no_commit(hub, result, adapter):
     assert first.oid == second.oid
 
 
+@pytest.mark.slow
 def test_the_same_from_another_process_is_the_same(hub, result, tmp_path):
     push(result, adapter=True)
     result.save_adapter(tmp_path / "adapter")

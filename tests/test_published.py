@@ -20,6 +20,9 @@ from hf_invertune.report import AuditReport, _reason
 from hf_invertune.triggers import BlendTrigger, MaskedTrigger, PatchTrigger
 
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
+
 def triggers_of(report):
     """Every trigger of a report."""
     scans = [report.scan, report.verification]

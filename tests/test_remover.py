@@ -23,6 +23,9 @@ from hf_invertune.trainer import InverTuneTrainer
 from hf_invertune.triggers import AdditiveTrigger, PatchTrigger
 
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
+
 @pytest.fixture
 def remover(tiny):
     return BackdoorRemover(tiny)

@@ -14,6 +14,9 @@ from hf_invertune.errors import InputError
 from hf_invertune.hub import state_digest
 
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
+
 @pytest.fixture
 def make(hub, tiny_folder, tmp_path, monkeypatch):
     """Trainers of a model on the Hub whose cleaning always reaches its bar."""

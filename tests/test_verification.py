@@ -27,6 +27,9 @@ from hf_invertune.storage import write_checksums
 from hf_invertune.verification import Claim, verify_report
 
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
+
 WITHHELD = {"trigger digest", "coverage", "example pictures"}
 
 
