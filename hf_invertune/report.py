@@ -4,7 +4,6 @@ import copy
 import platform
 import re
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,24 +17,13 @@ from .hub import state_digest
 from .identification import ScanResult, Verdict
 from .inversion import InvertedTrigger
 from .localization import CriticalNeurons
+from .provenance import PACKAGES, now
 from .storage import CHECKSUMS, Saved, write_bytes, write_checksums
 from .triggers import Trigger
 
 
 SCHEMA_VERSION = "1.1"
 FILES = ("report.json", "report.html", "report.safetensors", "trigger.safetensors")
-PACKAGES = (
-    "hf_invertune",
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "datasets",
-    "scikit-learn",
-    "matplotlib",
-    "pillow",
-    "jinja2",
-)
 
 
 @dataclass
@@ -193,7 +181,7 @@ class AuditReport(Saved):
     seconds: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: {name: version(name) for name in PACKAGES})
     python: str = field(default_factory=platform.python_version)
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    created: str = field(default_factory=now)
     schema_version: str = SCHEMA_VERSION
 
     file_name: ClassVar[str] = "report"

@@ -3,39 +3,21 @@
 import fcntl
 import json
 import os
-import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
-
-import torch
 
 from ..errors import InputError
 from ..evaluation import Rate
 from ..identification import Verdict
 from ..locks import locked
-from ..report import PACKAGES
+from ..provenance import machine, now, versions
 from ..storage import Saved, from_plain, to_plain
 from .cost import Cost
 from .quality import Quality
 from .rebound import ReboundPoint
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
 
 
 @dataclass
@@ -86,9 +68,9 @@ class Row(Saved):
     rebound: list[ReboundPoint] | None = None
     cost: Cost | None = None
     details: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=_versions)
-    machine: dict[str, Any] = field(default_factory=_machine)
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    versions: dict[str, str] = field(default_factory=versions)
+    machine: dict[str, Any] = field(default_factory=machine)
+    created: str = field(default_factory=now)
 
 
 _BEGIN = b'{"key": "'
