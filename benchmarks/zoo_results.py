@@ -18,7 +18,20 @@ from hf_invertune.zoo.victim import TOOK, Victim
 
 def figures(victim: Victim) -> dict:
     truth = victim.truth
-    keys = ("name", "role", "attack", "targets", "rate", "seed", "took", "parameters", "sha256", "data", "seconds")
+    keys = (
+        "name",
+        "role",
+        "attack",
+        "targets",
+        "rate",
+        "seed",
+        "took",
+        "parameters",
+        "sha256",
+        "data",
+        "seconds",
+        "base",
+    )
     rates = {"attack_success_rates": truth.attack_success_rates, "target_rates": truth.target_rates}
     return {
         **{key: getattr(truth, key) for key in keys},
@@ -28,18 +41,51 @@ def figures(victim: Victim) -> dict:
     }
 
 
+def made(victims: list[Victim]) -> dict:
+    """The machine, the versions and the dates that the truths tell."""
+    if not victims:
+        raise InputError("`zoo`: it holds no finished victim.")
+    first, dates = victims[0].truth, sorted({victim.truth.created[:10] for victim in victims})
+    for victim in victims:
+        if (victim.truth.machine, victim.truth.versions) != (first.machine, first.versions):
+            raise InputError(f"`zoo`: {first.name} and {victim.truth.name} come from other machines or versions.")
+    return {
+        "date": " to ".join(dict.fromkeys((dates[0], dates[-1]))),
+        "machine": first.machine,
+        "python": first.versions["python"],
+        "versions": first.versions,
+    }
+
+
+def sources(ours: Recipe, zoo: Zoo) -> str:
+    """The options of the command that named other pictures than the recipe, without the folder that they were in."""
+    given = []
+    for option, name in (("--train", "train"), ("--test", "test_source")):
+        source = getattr(zoo.world, name, None)
+        if source != getattr(ours.world, name, None):
+            given.append(f" {option} {Path(source).name if Path(source).expanduser().exists() else source}")
+    return "".join(given)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("zoo", type=Path)
     options = parser.parse_args()
     zoo = Zoo.open(options.zoo)
-    if Recipe.load(options.recipe).digest() != zoo.digest:
+    recipe = Recipe.load(options.recipe)
+    if recipe.digest() != zoo.digest:
         raise InputError(f"`zoo`: {options.zoo} was not made from {options.recipe}.")
     name = f"zoo_{options.recipe.stem.replace('-', '_')}"
     victims = [figures(victim) for victim in zoo.victims]
-    facts = {"recipe": zoo.digest, "bar": TOOK, "planned": len(zoo.recipe.plans()), "victims": victims}
-    command = f"hf-invertune zoo benchmarks/zoos/{options.recipe.name} --output-dir zoo/ --workers 2"
+    facts = {
+        **made(zoo.victims),
+        "recipe": zoo.digest,
+        "bar": TOOK,
+        "planned": len(zoo.recipe.plans()),
+        "victims": victims,
+    }
+    command = f"hf-invertune zoo benchmarks/zoos/{options.recipe.name} --output-dir zoo/{sources(recipe, zoo)}"
     write_result(name, command, facts)
 
 

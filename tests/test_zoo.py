@@ -218,6 +218,32 @@ def test_only_builds_what_is_asked(recipe, tmp_path, monkeypatch):
     )
 
 
+def test_the_result_file_tells_what_the_truths_tell(whole, copied, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(RECIPE.parent.parent / "benchmarks")
+    import results_file
+    import zoo_results
+
+    monkeypatch.setattr(results_file, "RESULTS", tmp_path / "results")
+    machine, versions = {"cores": 7}, {"python": "3.0", "torch": "9"}
+    for number, name in enumerate(NAMES):
+        truth = Truth.load(copied / name)
+        assert truth.base == 0 and truth.machine["cores"] == os.cpu_count() and truth.versions["torch"]
+        replace(truth, machine=machine, versions=versions, created=f"2031-01-0{number + 1}T00:00:00").save(
+            copied / name
+        )
+        write_checksums(copied / name, ["truth.json"])
+    monkeypatch.setattr("sys.argv", ["zoo_results.py", str(RECIPE), str(copied)])
+    zoo_results.main()
+    value = json.loads((tmp_path / "results" / "zoo_zoo.json").read_text())
+    assert value["date"] == "2031-01-01 to 2031-01-03" and value["machine"] == machine
+    assert value["versions"] == versions and value["python"] == "3.0"
+    assert [victim["name"] for victim in value["victims"]] == NAMES
+    replace(Truth.load(copied / NAMES[1]), machine={"cores": 8}).save(copied / NAMES[1])
+    write_checksums(copied / NAMES[1], ["truth.json"])
+    with pytest.raises(InputError, match="`zoo`: badnet-0 and clean-0 come from other machines"):
+        zoo_results.main()
+
+
 def invoke(*arguments):
     return CliRunner().invoke(app, ["zoo", *map(str, arguments)])
 

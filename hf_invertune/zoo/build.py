@@ -291,6 +291,7 @@ def _make_victim(zoo: Zoo, plan: Plan, folder: Path) -> None:
         attack_success_rates=[measured(m.attack_success_rate) for m in metrics if attack],
         target_rates=[measured(m.target_rate) for m in metrics if attack],
         seconds=round(time.perf_counter() - begin, 1),
+        base=plan.base,
     )
     if attack is not None:
         attack.save(folder)

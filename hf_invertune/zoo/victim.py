@@ -1,12 +1,13 @@
 """A victim: a model folder with the truth about its attack beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..attacks.attack import Attack
 from ..evaluation import Rate
 from ..hub import LoadedClip, load_clip
+from ..provenance import machine, now, versions
 from ..storage import Saved
 
 
@@ -28,7 +29,7 @@ class Truth(Saved):
         class_names (`list[str]`): the labels.
         rate (`float`): poisoning rate, the share of the attacker's data.
         poisoned (`list[int]`): the indices of the poisoned pairs in the attacker's data.
-        seed (`int`): seed of pre-training, poisoning and fine-tuning.
+        seed (`int`): seed of poisoning and fine-tuning.
         parameters (`dict`): of the attack.
         recipe (`str`): SHA-256 of everything in the recipe that made it.
         data (`dict[str, str]`): SHA-256 of each split of the world that was used.
@@ -37,6 +38,8 @@ class Truth(Saved):
         attack_success_rates (`list[Rate]`): ASR of each trigger on them, true target images excluded.
         target_rates (`list[Rate]`): for each target, the same images without a trigger read as it.
         seconds (`float`): how long it took to make.
+        base (`int`, *optional*): seed of the pre-training of the clean CLIP, where that is one of the zoo.
+        versions (`dict[str, str]`), machine (`dict`), created (`str`): what made it, and when.
     """
 
     name: str
@@ -57,6 +60,10 @@ class Truth(Saved):
     attack_success_rates: list[Rate]
     target_rates: list[Rate]
     seconds: float
+    base: int | None = None
+    versions: dict[str, str] = field(default_factory=versions)
+    machine: dict[str, Any] = field(default_factory=machine)
+    created: str = field(default_factory=now)
 
     @property
     def took(self) -> bool:
