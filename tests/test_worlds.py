@@ -1,15 +1,19 @@
 """Worlds: five disjoint splits, the same bits every time, and no picture read that is not asked for."""
 
 import io
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from hf_invertune.drawings import CLASS_NAMES
 from hf_invertune.errors import InputError
+from hf_invertune.zoo.build import build_zoo
+from hf_invertune.zoo.recipe import Recipe
 from hf_invertune.zoo.worlds import DrawnWorld, PicturedWorld, Splits, World
 
 
@@ -106,6 +110,23 @@ def test_a_world_is_checked_before_its_pictures_are_read(pictures, drawn):
     }.items():
         with pytest.raises(InputError, match=message):
             world.check()
+
+
+def test_a_zoo_of_pictures(pictures, tmp_path):
+    tiny = yaml.safe_load((Path(__file__).parent / "zoo.yaml").read_text())
+    world = {"kind": "pictures", "name": "pets", "class_names": ["cat", "dog", "fox"], "image_size": 32}
+    world |= {"train": "t.parquet", "test_source": "v.parquet", "splits": vars(SPLITS)}
+    training = {"epochs": 1, "learning_rate": 0.001, "batch_size": 20}
+    attacks = [{"kind": "badnet", "rate": 0.2, "targets": ["dog"]}]
+    tiny |= {"world": world, "pretraining": training, "poisoning": training, "attacks": attacks}
+    (tmp_path / "pets.yaml").write_text(yaml.safe_dump(tiny))
+    sources = {"train": str(pictures / "train.parquet"), "test": str(pictures / "test.parquet")}
+    recipe = Recipe.load(tmp_path / "pets.yaml", **sources)
+    badnet, clean = build_zoo(recipe, tmp_path / "zoo").victims
+    assert (badnet.truth.name, clean.truth.name) == ("badnet-0", "clean-0") and badnet.truth.world == "pets"
+    assert len(badnet.truth.poisoned) == 6 and badnet.truth.clean_accuracy.count == 15
+    labels = recipe.world.poisoning.labels[badnet.truth.poisoned]
+    assert 1 not in labels.tolist() and badnet.truth.data["test"] == recipe.world.test.digest()
 
 
 def test_wrong_input(pictures):
