@@ -3,7 +3,6 @@
 Nothing heavy is imported up here: `--help` and wrong input are answered before torch would have been loaded.
 """
 
-import difflib
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from typer.core import TyperGroup
 
 from . import cli_arena, cli_attack, cli_report, cli_zoo
 from .console import as_numbers, make_table, metrics_table, print_result, quietly, verdict_line
-from .errors import HubError, InputError
+from .errors import HubError, InputError, nearest
 from .output_folder import claim, write_whole
 from .prompts import read_class_names
 from .runtime import keep_freed_memory
@@ -370,8 +369,7 @@ def demo(
 
 def _check_target(target: str | None, names: Sequence[str] | None) -> None:
     if target is not None and names is not None and target not in names:
-        nearest = ", ".join(map(repr, difflib.get_close_matches(target, names, cutoff=0)))
-        raise InputError(f"`target`: {target!r} is not among the {len(names)} class names; the nearest are {nearest}.")
+        raise InputError(f"`target`: {target!r} is not among the {len(names)} class names; {nearest(target, names)}.")
 
 
 def _removal_code(verdict: str, outcome: str) -> int:
