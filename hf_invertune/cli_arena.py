@@ -1,6 +1,5 @@
 """`hf-invertune arena` and `hf-invertune compare`: defences against victims. Nothing heavy is imported up here."""
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .console import make_table, print_result, quietly
-from .errors import InputError
+from .errors import InputError, nearest
 from .storage import write_bytes
 
 
@@ -110,8 +109,7 @@ def _names(given: Sequence[str], argument: str, known: Sequence[str]) -> list[st
     names = [name.strip() for name in given]
     for name in names:
         if name not in known:
-            nearest = ", ".join(map(repr, difflib.get_close_matches(name, known, cutoff=0)))
-            raise InputError(f"`{argument}`: {name!r} is none of the {len(known)}; the nearest are {nearest}.")
+            raise InputError(f"`{argument}`: {name!r} is none of the {len(known)}; {nearest(name, known)}.")
     return names
 
 

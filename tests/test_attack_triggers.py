@@ -152,7 +152,7 @@ def test_what_attacks_are_beside_their_triggers():
     ("kind", "parameters", "message"),
     [
         ("badnets", {}, "`attack`: there is no 'badnets'; the nearest are 'badnet'"),
-        ("badnet", {"patch": 3}, "`patch`: badnet attacks have no such parameter; the nearest are 'patch_size'"),
+        ("badnet", {"patch": 3}, "`patch`: badnet attacks have no such parameter; the nearest is 'patch_size'"),
         ("badnet", {"patch_size": 33}, "`patch_size`: got 33 for images of 32 pixels; 1 to 32 fit"),
         ("badnet", {"patch_size": 0}, "`patch_size`: got 0"),
         ("badnet", {"patch_size": "large"}, "`patch_size`: got 'large', a str; pass int"),

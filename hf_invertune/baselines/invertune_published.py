@@ -158,7 +158,7 @@ class InverTunePublished(Defence):
         critical = NeuronLocalizer(encoder, LocalizationConfig(images=BATCH_SIZE, seed=self.seed)).localize(
             batch, [trigger]
         )
-        read = predict(encoder, head, batch, trigger.to(encoder.device))
+        read = predict(encoder, head, batch, trigger.on(encoder.device))
         self._tune(clip, encoder, batch, trigger, critical)
         return Defended(
             clip.model,
