@@ -27,7 +27,7 @@ demo: $(VENV)/.installed-test  ## Find and remove a backdoor in a small CLIP, wi
 
 # One thread a worker: two workers with two threads each would fight over two cores.
 test: $(VENV)/.installed-test  ## Run the tests, with coverage of at least 90 %
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 test-slow: $(VENV)/.installed-test  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

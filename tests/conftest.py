@@ -25,6 +25,15 @@ torch.set_num_threads(1)
 gc.freeze()  # each inversion collects garbage, which takes long with all that was imported above
 
 
+LONGEST = ("demo", "cli", "publish", "hub_round_trip", "verification", "hub_pull", "distributed", "examples")
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first, so that two workers end at about the same time."""
+    first = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.name, len(first)))
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A folder with a tiny random CLIP; a test that changes it takes a copy."""

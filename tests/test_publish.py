@@ -267,7 +267,7 @@ def publish(result, tmp_path, monkeypatch):
 FAULTS = (401, 403, 404, 409, 429, 500, "cut", "slow")
 
 
-QUICK = [("cut", None, "new repository"), (403, 1, "repository with files"), ("cut", 1, "new branch")]
+QUICK = [("cut", None, "new repository"), (403, 1, "repository with files")]
 """The others are the same proof, and take long."""
 
 
