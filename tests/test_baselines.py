@@ -7,8 +7,20 @@ from PIL import Image
 from tiny import CLASS_NAMES
 from torch import nn
 from torch.nn.functional import normalize
+from transformers import TrainerCallback
 
-from hf_invertune.baselines import BASELINES, FineTuning, augmentations, fine_tuning, invertune_published, unlearning
+from hf_invertune.baselines import (
+    BASELINES,
+    PAR,
+    CleanCLIP,
+    FineTuning,
+    augmentations,
+    cleanclip,
+    fine_tuning,
+    invertune_published,
+    par,
+    unlearning,
+)
 from hf_invertune.baselines.augmentations import (
     IMAGENET_POLICY,
     AutoAugment,
@@ -26,7 +38,7 @@ from hf_invertune.baselines.invertune_published import (
     patch_place,
     published_alignment,
 )
-from hf_invertune.baselines.par import PARTrainer, par_loss, perturbation, rate_factor
+from hf_invertune.baselines.par import NoisyCollator, PARTrainer, par_loss, perturbation, rate_factor
 from hf_invertune.baselines.unlearning import anomaly_indices, invert_masks, stamp_some
 from hf_invertune.contrastive import CaptionedPixels, contrastive_loss
 from hf_invertune.errors import InputError
@@ -223,6 +235,65 @@ def test_the_logit_scale_is_clamped(tiny, data, brief):
 def test_par_leaves_the_logit_scale_alone(tiny, data, brief):
     before = tiny.model.logit_scale.item()
     assert BASELINES["par"](1e-3).defend(tiny, data, CLASS_NAMES).model.logit_scale.item() == before
+
+
+CLEANCLIP = {"trainer": CleanCLIPTrainer, "collator": TwoViewsCollator}
+PAR_SETTINGS = {"trainer": PARTrainer, "collator": NoisyCollator, "adam_beta2": 0.98, "weight_decay": 1e-4}
+TUNED = [(FineTuning, fine_tuning, {}), (CleanCLIP, cleanclip, CLEANCLIP), (PAR, par, PAR_SETTINGS)]
+
+
+@pytest.mark.parametrize(("defence", "module", "expected"), TUNED)
+def test_what_a_defence_asks_of_the_tuning(defence, module, expected, monkeypatch):
+    asked = []
+
+    def tune(*arguments, **settings):
+        asked.append((arguments, settings))
+        return "tuned"
+
+    monkeypatch.setattr(module, "tune_on_captions", tune)
+    assert defence(0.5, 7).defend("clip", "data", CLASS_NAMES).model == "tuned"
+    assert asked == [(("clip", "data", 0.5, 7), expected)]
+
+
+class OptimizerLog(TrainerCallback):
+    """The betas, the decay of each weight, and the learning rate of every update."""
+
+    def __init__(self):
+        self.betas, self.decays, self.rates = set(), {}, []
+
+    def on_step_begin(self, args, state, control, model=None, optimizer=None, **kwargs):
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        for group in optimizer.param_groups:
+            self.betas.add(group["betas"])
+            self.decays |= {names[parameter]: group["weight_decay"] for parameter in group["params"]}
+        self.rates.append({group["lr"] for group in optimizer.param_groups})
+
+
+def is_small(name, parameter):
+    """Norms, biases and the logit scale."""
+    return name.endswith(("bias", "logit_scale")) or "norm" in name
+
+
+def is_small_or_flat(name, parameter):
+    return is_small(name, parameter) or parameter.ndim < 2
+
+
+@pytest.mark.parametrize(
+    ("defence", "module", "betas", "decay", "spared", "factors"),
+    [
+        (CleanCLIP, cleanclip, (0.9, 0.999), 0.1, is_small, (0, 1, 0.75, 0.25)),  # one step of warm-up, then a cosine
+        (PAR, par, (0.9, 0.98), 1e-4, is_small_or_flat, (1, 0.55, 0.1, 0.05)),
+    ],
+)
+def test_the_optimiser_in_use(defence, module, betas, decay, spared, factors, tiny, data, brief, monkeypatch):
+    monkeypatch.setattr(fine_tuning, "MINIMAL_STEPS", len(factors))
+    log, tune = OptimizerLog(), module.tune_on_captions
+    monkeypatch.setattr(module, "tune_on_captions", lambda *args, **kwargs: tune(*args, callbacks=[log], **kwargs))
+    defence(1e-3).defend(tiny, data, CLASS_NAMES)
+    assert log.betas == {betas}
+    weights = dict(tiny.model.named_parameters())
+    assert log.decays == {name: 0.0 if spared(name, weight) else decay for name, weight in weights.items()}
+    assert [rate for rates in log.rates for rate in rates] == pytest.approx([1e-3 * factor for factor in factors])
 
 
 @pytest.mark.parametrize("trainer", [FineTuningTrainer, CleanCLIPTrainer, PARTrainer])
