@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
 import torch
 from arena_zoo import pairs
 from tiny import CLASS_NAMES
@@ -42,7 +41,7 @@ def defend(clip, monkeypatch, learning_rate, verdict):
 
 
 def test_by_name():
-    assert DEFENCES == {"none": NoDefence, **BASELINES, "hf_invertune": Ours}
+    assert {"none": NoDefence, **BASELINES, "hf_invertune": Ours} == DEFENCES
     assert (Ours.name, NoDefence.name) == ("hf_invertune", "none")
 
 
