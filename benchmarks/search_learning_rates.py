@@ -2,51 +2,114 @@
 
     python benchmarks/search_learning_rates.py zoo/ --workers 2
 
-Writes benchmarks/results/learning_rates_<world>.json, which `hf-invertune arena --learning-rates` reads.
+Writes benchmarks/results/learning_rates_<world>.json, which `hf-invertune arena --learning-rates` reads, once all the
+searches are through. What is done is kept in the zoo's folder, so the same command goes on where it was killed.
 """
 
 import argparse
+import json
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from results_file import write_result
 
 from hf_invertune.baselines import BASELINES
-from hf_invertune.baselines.search import search_learning_rate
-from hf_invertune.runtime import begin_worker
-from hf_invertune.storage import to_plain
+from hf_invertune.baselines.search import SearchResult, Trial, choose_rate, try_rates
+from hf_invertune.errors import InputError
+from hf_invertune.locks import locked
+from hf_invertune.runtime import orphaned, work_side_by_side
+from hf_invertune.storage import from_plain, to_plain, write_json
 from hf_invertune.zoo.build import Zoo
 
 
-def search(name: str, folder: str, images: int, seed: int) -> dict:
-    zoo = Zoo.open(folder)
-    victims = [victim for victim in zoo.victims if victim.truth.role == "validation" and victim.truth.took]
-    cleaning = zoo.world.cleaning
-    drawn = torch.randperm(len(cleaning), generator=torch.Generator().manual_seed(seed))[:images]
-    validation, names = zoo.world.validation, zoo.world.class_names
-    return to_plain(
-        search_learning_rate(BASELINES[name], victims, cleaning.subset(drawn), validation, names, seed=seed)
-    )
+def conditions(zoo: Zoo, images: int, seed: int) -> dict[str, Any]:
+    """What the searches of all defences have in common; they are only done again when some of it has changed."""
+    planned = {plan.name for plan in zoo.recipe.plans() if plan.role == "validation" and plan.attack is not None}
+    truths = [victim.truth for victim in zoo.victims if victim.truth.name in planned]
+    missing = sorted(planned - {truth.name for truth in truths})
+    if missing:
+        raise InputError(f"`zoo`: {', '.join(missing)} are not made yet; finish it with `hf-invertune zoo`.")
+    if not any(truth.took for truth in truths):
+        raise InputError(
+            "`zoo`: it has no validation victim whose attack took, and nothing can be searched on others."
+        )
+    if not 1 <= images <= zoo.world.splits.cleaning:
+        raise InputError(f"`images`: got {images}; {zoo.world.name} has {zoo.world.splits.cleaning} of them.")
+    return {
+        "world": zoo.world.name,
+        "recipe": zoo.digest,
+        "images": images,
+        "seed": seed,
+        "victims": {truth.name: truth.sha256 for truth in truths if truth.took},
+        "did_not_take": [truth.name for truth in truths if not truth.took],
+    }
 
 
-def main() -> None:
+def kept_in(zoo: Zoo, name: str, victim: str) -> Path:
+    return zoo.folder / ".searches" / name / f"{victim}.json"
+
+
+def kept(path: Path, name: str, common: dict[str, Any]) -> list[Trial] | None:
+    """The trials that `path` holds, when they were done under the same conditions, on the same grid."""
+    if not path.is_file():
+        return None
+    stored = json.loads(path.read_text())
+    same = stored["conditions"] == {**common, "grid": list(BASELINES[name].grid)}
+    return from_plain(list[Trial], stored["trials"], path) if same else None
+
+
+def work(zoo: Zoo, names: Sequence[str], common: dict[str, Any], position: int = 0) -> None:
+    """Try the rates of each defence on each victim where nobody has done so or is at it."""
+    world, seed = zoo.world, common["seed"]
+    victims = [victim for victim in zoo.victims if victim.truth.name in common["victims"]]
+    drawn = torch.randperm(len(world.cleaning), generator=torch.Generator().manual_seed(seed))[: common["images"]]
+    data, validation = world.cleaning.subset(drawn), world.validation
+    for name in names:
+        for victim in victims:
+            path = kept_in(zoo, name, victim.truth.name)
+            if orphaned():
+                return  # who killed the search wants its workers to stop as well
+            with locked(path.with_suffix(".lock")) as ours:
+                if not ours or kept(path, name, common) is not None:
+                    continue
+                trials = try_rates(BASELINES[name], victim, data, validation, world.class_names, seed)
+                conditions = {**common, "grid": list(BASELINES[name].grid)}
+                write_json(path, {"conditions": conditions, "trials": to_plain(trials)})
+                print(f"{name} on {victim.truth.name}: done", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("zoo")
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--seed", type=int, default=100, help="not one of the arena's")
-    parser.add_argument("--workers", type=int, default=1, help="defences searched side by side, one thread each")
-    options = parser.parse_args()
+    parser.add_argument("--workers", type=int, default=1, help="searches side by side, one thread each")
+    options = parser.parse_args(arguments)
+    zoo = Zoo.open(options.zoo)
+    common = conditions(zoo, options.images, options.seed)
     names = [name for name, defence in BASELINES.items() if defence.grid]
-    with ProcessPoolExecutor(options.workers, get_context("spawn"), begin_worker) as pool:
-        running = [pool.submit(search, name, options.zoo, options.images, options.seed) for name in names]
-        found = {name: done.result() for name, done in zip(names, running, strict=True)}
-    rates = {name: result["learning_rate"] for name, result in found.items()}
-    print(rates, file=sys.stderr)
-    figures = {"images": options.images, "learning_rates": rates, "searches": found}
+    if options.workers == 1:
+        work(zoo, names, common)
+    else:
+        work_side_by_side(work, options.workers, zoo, names, common)
+    found, busy = {}, []
+    for name in names:
+        parts = {victim: kept(kept_in(zoo, name, victim), name, common) for victim in common["victims"]}
+        busy += [f"{name} on {victim}" for victim, trials in parts.items() if trials is None]
+        trials = [trial for part in parts.values() for trial in part or ()]
+        found[name] = SearchResult(BASELINES[name].name, options.seed, choose_rate(trials), trials)
+    if busy:
+        sys.exit(f"Another process is still at {', '.join(busy)}; run this again when it is through.")
+    rates = {name: search.learning_rate for name, search in found.items() if search.learning_rate is not None}
+    none = [name for name in names if name not in rates]
+    if none:
+        print(f"No learning rate of {', '.join(none)} left every model finite.", file=sys.stderr)
     command = f"python benchmarks/search_learning_rates.py zoo/ --images {options.images} --seed {options.seed}"
-    write_result(f"learning_rates_{Zoo.open(options.zoo).world.name}", command, figures)
+    figures = {**common, "learning_rates": rates, "searches": to_plain(found)}
+    write_result(f"learning_rates_{zoo.world.name}", command, figures)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ _load = cache(load_clip)
 
 class FakeWorld:
     name, class_names, templates = "noise", CLASS_NAMES, TEMPLATES
-    splits = Splits(pretraining=32, poisoning=1, cleaning=20, validation=1, test=24)
+    splits = Splits(pretraining=32, poisoning=1, cleaning=20, validation=12, test=24)
 
     @cached_property
     def cleaning(self):
@@ -50,6 +50,10 @@ class FakeWorld:
     @cached_property
     def test(self):
         return pairs(24, 2)
+
+    @cached_property
+    def validation(self):
+        return pairs(12, 4)
 
     @cached_property
     def pretraining(self):
@@ -116,7 +120,7 @@ class Shake(Defence):
 
     name, grid = "shake", (0.1, 1.0)
 
-    def defend(self, clip, data, class_names):
+    def treat(self, clip, data, class_names, found):
         with torch.no_grad():
             for parameter in clip.model.vision_model.parameters():
                 parameter += self.learning_rate * torch.randn_like(parameter)
@@ -127,7 +131,7 @@ class Shake(Defence):
 class Keep(Defence):
     name, nap = "keep", 0.0
 
-    def defend(self, clip, data, class_names):
+    def treat(self, clip, data, class_names, found):
         time.sleep(self.nap)
         return Defended(clip.model)
 
@@ -135,7 +139,7 @@ class Keep(Defence):
 class Diverge(Defence):
     name = "diverge"
 
-    def defend(self, clip, data, class_names):
+    def treat(self, clip, data, class_names, found):
         raise FloatingPointError("the loss is not finite")
 
 
@@ -144,7 +148,7 @@ class Explode(Defence):
 
     name = "explode"
 
-    def defend(self, clip, data, class_names):
+    def treat(self, clip, data, class_names, found):
         clip.model.visual_projection.weight.data.fill_(float("nan"))
         return Defended(clip.model)
 
@@ -152,7 +156,7 @@ class Explode(Defence):
 class Full(Defence):
     name = "full"
 
-    def defend(self, clip, data, class_names):
+    def treat(self, clip, data, class_names, found):
         raise OSError("disk full")
 
 

@@ -1,10 +1,14 @@
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
+import torch
+from tiny import CLASS_NAMES
 
 from hf_invertune.baselines import search as module
 from hf_invertune.baselines.defence import Defence, Defended
 from hf_invertune.baselines.search import SearchResult, Trial, choose_rate, search_learning_rate
+from hf_invertune.contrastive import CaptionedPixels
 from hf_invertune.errors import InputError
 from hf_invertune.evaluation import Metrics, Rate
 
@@ -38,10 +42,17 @@ class Fake(Defence):
     name = "fake"
     grid = (0.1, 0.2)
 
-    def defend(self, clip, data, class_names):
-        assert (self.seed, data, class_names) == (5, "clean", ["a", "b"])
+    def examine(self, clip, data, class_names):
+        assert (self.seed, data, class_names, clip.model) == (5, "clean", ["a", "b"], "fresh")
+        return examined("found")
+
+    def treat(self, clip, data, class_names, found):
+        assert (self.seed, data, class_names, found) == (5, "clean", ["a", "b"], "found")
         assert clip.model == "fresh"
         return Defended(self.learning_rate)
+
+
+examined = Mock(side_effect=str)
 
 
 def victim(name, took=True):
@@ -63,6 +74,8 @@ def measured(monkeypatch):
 
     monkeypatch.setattr(module, "DualEncoder", lambda model, processor: model)
     monkeypatch.setattr(module, "measure_attack", measure)
+    monkeypatch.setattr(module, "_check_finite", lambda *arguments: None)
+    examined.reset_mock()
     return calls
 
 
@@ -82,8 +95,41 @@ def test_search(measured, tmp_path):
         ("fresh", "validation", "attack on x"),
         *[(r, "validation", "attack on x") for r in (0.1, 0.2)],
     ]
+    assert examined.call_count == 2  # once a victim, at whatever rate
     found.save(tmp_path)
     assert SearchResult.load(tmp_path) == found
+
+
+def test_a_rate_that_leaves_something_not_finite_is_not_chosen(measured, monkeypatch, tmp_path):
+    def check(encoder, data, class_names):
+        if encoder == 0.2:
+            raise FloatingPointError("a.weight is not finite")
+
+    monkeypatch.setattr(module, "_check_finite", check)
+    found = search_learning_rate(Fake, [victim("x")], "clean", "validation", ["a", "b"], seed=5)
+    assert found.learning_rate == 0.1
+    assert [trial.unusable for trial in found.trials] == [None, "a.weight is not finite"]
+    found.save(tmp_path)
+    assert SearchResult.load(tmp_path) == found
+
+
+def test_no_rate_when_none_is_usable():
+    assert choose_rate([Trial(0.1, "x", Rate(90, 100), unusable="a.weight is not finite")]) is None
+
+
+def test_what_is_not_finite_is_seen(encoder, pixels):
+    data = CaptionedPixels((pixels * 255).to(torch.uint8), ["a photo"] * len(pixels))
+    module._check_finite(encoder, data, CLASS_NAMES)
+    encoder.model.visual_projection.weight.data[0, 0] = float("inf")
+    with pytest.raises(FloatingPointError, match="visual_projection.weight is not finite"):
+        module._check_finite(encoder, data, CLASS_NAMES)
+
+
+def test_embeddings_that_overflow_are_seen(encoder, pixels):
+    data = CaptionedPixels((pixels * 255).to(torch.uint8), ["a photo"] * len(pixels))
+    encoder.model.visual_projection.weight.data.fill_(3e38)
+    with pytest.raises(FloatingPointError, match="an embedding is not finite"):
+        module._check_finite(encoder, data, CLASS_NAMES)
 
 
 def test_wrong_input(measured):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..arguments import RemovalConfig
 from ..baselines import BASELINES
@@ -16,7 +17,7 @@ class NoDefence(Defence):
 
     name = "none"
 
-    def defend(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Defended:
+    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         return Defended(clip.model)
 
 
@@ -25,7 +26,7 @@ class Ours(Defence):
 
     name = "hf_invertune"
 
-    def defend(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Defended:
+    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         config = RemovalConfig.seeded(self.seed)
         if self.learning_rate is not None:
             config = replace(config, learning_rate=self.learning_rate)

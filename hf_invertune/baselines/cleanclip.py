@@ -70,6 +70,6 @@ class CleanCLIP(Defence):
     name = "CleanCLIP"
     grid = LEARNING_RATES
 
-    def defend(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Defended:
+    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         views = {"trainer": CleanCLIPTrainer, "collator": TwoViewsCollator}
         return Defended(tune_on_captions(clip, data, self.learning_rate, self.seed, **views))

@@ -51,7 +51,6 @@ class Defence(ABC):
         self.learning_rate = learning_rate if learning_rate is not None or not self.grid else self.grid[0]
         self.seed = seed
 
-    @abstractmethod
     def defend(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Defended:
         """Clean `clip.model`, which may be changed in place.
 
@@ -60,3 +59,12 @@ class Defence(ABC):
             data ([`CaptionedPixels`]): the defender's clean pictures; defences without need of captions ignore them.
             class_names (`Sequence[str]`): the labels of interest.
         """
+        return self.treat(clip, data, class_names, self.examine(clip, data, class_names))
+
+    def examine(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Any:
+        """What the defence finds out before it changes the model, whatever its learning rate; nothing by default."""
+        return None
+
+    @abstractmethod
+    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
+        """The rest of [`defend`], from what [`examine`] found."""

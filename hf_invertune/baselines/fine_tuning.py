@@ -81,5 +81,5 @@ class FineTuning(Defence):
     name = "fine-tuning"
     grid = LEARNING_RATES
 
-    def defend(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Defended:
+    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         return Defended(tune_on_captions(clip, data, self.learning_rate, self.seed))

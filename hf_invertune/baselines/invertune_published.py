@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from ..hub import LoadedClip
 from ..identification import ScanConfig, TargetIdentifier
 from ..inversion import as_float, dissimilarity, info_nce
 from ..localization import CriticalNeurons, LocalizationConfig, NeuronLocalizer
-from ..triggers import MaskedTrigger, Trigger
+from ..triggers import MaskedTrigger
 from .defence import Defence, Defended
 from .fine_tuning import LEARNING_RATES
 
@@ -136,13 +137,32 @@ class ActivationTuner(Trainer):
         return align + PRESERVE_WEIGHT * (embeddings - inputs["original"]).norm()
 
 
+@dataclass
+class Findings:
+    """What the published method knows before it tunes.
+
+    Attributes:
+        target (`int`): index of the label that the universal patch moves most images to.
+        trigger ([`MaskedTrigger`]): the inverted trigger.
+        batch (`torch.Tensor`): uint8, N x 3 x H x W: all the images that the tuning sees.
+        critical ([`CriticalNeurons`]): what it aligns.
+        details (`dict`): figures for a result file.
+    """
+
+    target: int
+    trigger: MaskedTrigger
+    batch: Tensor
+    critical: CriticalNeurons
+    details: dict[str, Any]
+
+
 class InverTunePublished(Defence):
     """InverTune (arXiv 2506.12411) with the settings of the paper and of the released code."""
 
     name = "InverTune (published)"
     grid = LEARNING_RATES
 
-    def defend(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Defended:
+    def examine(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Findings:
         encoder = DualEncoder(clip.model, clip.processor)
         head = encoder.zero_shot_head(class_names)
         pixels = data.pixels
@@ -159,23 +179,21 @@ class InverTunePublished(Defence):
             batch, [trigger]
         )
         read = predict(encoder, head, batch, trigger.on(encoder.device))
-        self._tune(clip, encoder, batch, trigger, critical)
-        return Defended(
-            clip.model,
-            target=class_names[target],
-            trigger=trigger.cpu(),
-            details={
-                "shift": simulation.shift[target],
-                "inverted_success": float((read == target).float().mean()),
-                "coverage": float(trigger.mask.mean()),
-                "critical_neurons": {str(layer): len(neurons) for layer, neurons in critical.neurons.items()},
-            },
-        )
+        details = {
+            "shift": simulation.shift[target],
+            "inverted_success": float((read == target).float().mean()),
+            "coverage": float(trigger.mask.mean()),
+            "critical_neurons": {str(layer): len(neurons) for layer, neurons in critical.neurons.items()},
+        }
+        return Findings(target, trigger, batch, critical, details)
 
-    def _tune(
-        self, clip: LoadedClip, encoder: DualEncoder, batch: Tensor, trigger: Trigger, critical: CriticalNeurons
-    ) -> None:
-        clean = as_float(batch).to(encoder.device)
+    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Findings) -> Defended:
+        self._tune(clip, found)
+        return Defended(clip.model, target=class_names[found.target], trigger=found.trigger, details=found.details)
+
+    def _tune(self, clip: LoadedClip, found: Findings) -> None:
+        encoder = DualEncoder(clip.model, clip.processor)
+        trigger, clean = found.trigger.on(encoder.device), as_float(found.batch).to(encoder.device)
         with torch.no_grad():
             tensors = {
                 "clean": encoder.pixel_values(clean).cpu(),
@@ -201,6 +219,6 @@ class InverTunePublished(Defence):
                 seed=self.seed,
             )
             ActivationTuner(
-                clip.model, arguments, default_data_collator, train_dataset=rows, critical=critical
+                clip.model, arguments, default_data_collator, train_dataset=rows, critical=found.critical
             ).train()
         clip.model.eval()

@@ -96,6 +96,6 @@ class PAR(Defence):
     name = "PAR"
     grid = LEARNING_RATES
 
-    def defend(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Defended:
+    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         settings = {"trainer": PARTrainer, "collator": NoisyCollator, "adam_beta2": 0.98, "weight_decay": 1e-4}
         return Defended(tune_on_captions(clip, data, self.learning_rate, self.seed, **settings))

@@ -115,12 +115,16 @@ class NeuralCleanseUnlearning(Defence):
     name = "Neural Cleanse unlearning"
     grid = LEARNING_RATES
 
-    def defend(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Defended:
+    def examine(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> MaskInversion:
         encoder = DualEncoder(clip.model, clip.processor)
-        inversion = invert_masks(encoder, encoder.zero_shot_head(class_names), data.pixels, self.seed)
-        indices = anomaly_indices(inversion.sizes)
-        target = min(range(len(class_names)), key=inversion.sizes.__getitem__)
-        trigger = inversion.triggers[target]
+        return invert_masks(encoder, encoder.zero_shot_head(class_names), data.pixels, self.seed)
+
+    def treat(
+        self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: MaskInversion
+    ) -> Defended:
+        indices = anomaly_indices(found.sizes)
+        target = min(range(len(class_names)), key=found.sizes.__getitem__)
+        trigger = found.triggers[target]
         model = tune_on_captions(clip, stamp_some(data, trigger, self.seed), self.learning_rate, self.seed)
         return Defended(
             model,
@@ -129,6 +133,6 @@ class NeuralCleanseUnlearning(Defence):
             trigger=trigger,
             details={
                 "anomaly_index": indices[target],
-                "mask_size": inversion.sizes[target],
+                "mask_size": found.sizes[target],
             },
         )
