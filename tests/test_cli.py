@@ -354,7 +354,8 @@ def test_scan_finds_the_backdoor(flat, few, tmp_path):
     assert [path.name for path in out.iterdir()] == ["audit"]
 
 
-def test_scan_lets_a_clean_model_pass(flat, few):
+def test_scan_lets_a_clean_model_pass(flat, few, monkeypatch):
+    quick(monkeypatch, ScanConfig, **SCAN)
     arguments = ("--images", flat, "--class-names", few, "--limit", "96")
     outcome = run_forked("hf_invertune", "scan", VICTIMS / "clean", *arguments, **PLAIN)
     assert outcome.returncode == 0, outcome.stderr

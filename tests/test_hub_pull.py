@@ -254,8 +254,15 @@ def test_code_of_the_models_own_does_not_run(hub, files, trace, monkeypatch, cha
 
 # Faults
 
-FAULTS = [(fault, None) for fault in (401, 403, 404, 409, 429, 500, "cut", "slow")]
-FAULTS += [(fault, 1) for fault in (429, 500, "cut")]
+QUICK = [(401, None), (500, None), ("cut", None), ("slow", None), (429, 1)]
+"""The others are the same proof, and take long."""
+FAULTS = [
+    pytest.param(fault, times, marks=[] if (fault, times) in QUICK else pytest.mark.slow)
+    for fault, times in [
+        *((fault, None) for fault in (401, 403, 404, 409, 429, 500, "cut", "slow")),
+        *((fault, 1) for fault in (429, 500, "cut")),
+    ]
+]
 
 
 def outcome(action):
