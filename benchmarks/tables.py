@@ -117,7 +117,13 @@ def arena_command(zoo: str, rows: list) -> str:
     command += " --rebound" * any(row.rebound for row in rows)
     for name, values in (("seeds", {row.seed for row in rows}), ("images", {row.images for row in rows})):
         command += f" --{name} {','.join(map(str, sorted(values)))}"
-    return command
+    from hf_invertune.zoo.recipe import Recipe
+
+    planned = [
+        plan.name for plan in Recipe.load(ROOT / "benchmarks" / "zoos" / f"{zoo}.yaml").plans() if plan.role == "table"
+    ]
+    met = [name for name in planned if name in {row.victim for row in rows}]
+    return command if met == planned else f"{command} --victims {','.join(met)}"
 
 
 def arena(*wanted: str, benchmarks: str = "benchmarks") -> str:

@@ -28,7 +28,7 @@ def arena(
     victims: Annotated[
         str | None, _option("Names of folders in the zoo, 'a,b'; all that are not for validation.")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds of the cleaning pictures and of the defences.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="'0,1,2': seeds of the cleaning pictures and of the defences.")] = "0",
     learning_rates: Annotated[
         Path | None,
         _option("A .json file whose `learning_rates` has one for each defence.", exists=True, dir_okay=False),
@@ -51,7 +51,6 @@ def arena(
     if part is None:
         raise InputError(f"`share`: got {share!r}; pass i/n, such as 1/2.")
     chosen_seeds = _seeds(seeds)
-    rates = {} if learning_rates is None else _learning_rates(learning_rates)
     with quietly(verbose):
         from .arena.defences import DEFENCES
         from .arena.rebound import ReboundConfig
@@ -59,10 +58,12 @@ def arena(
         from .zoo.build import Zoo
 
         names = list(DEFENCES) if defences is None else _names(defences.split(","), "defences", list(DEFENCES))
+        there = Zoo.open(zoo)
+        rates = {} if learning_rates is None else _learning_rates(learning_rates, there.world.name)
         _names(list(rates), "learning_rates", list(DEFENCES))
         settings = Settings(images, test_images, ReboundConfig() if rebound else None, retry_failed)
         rows = run_arena(
-            Zoo.open(zoo),
+            there,
             output,
             {name: DEFENCES[name] for name in names},
             chosen_seeds,
@@ -120,11 +121,15 @@ def _seeds(given: str) -> list[int]:
         raise InputError(f"`seeds`: got {given!r}; pass whole numbers, such as 0,1,2.") from error
 
 
-def _learning_rates(path: Path) -> dict[str, float]:
+def _learning_rates(path: Path, world: str) -> dict[str, float]:
     try:
-        rates = json.loads(path.read_text(encoding="utf-8"))["learning_rates"]
-        return {str(name): float(rate) for name, rate in rates.items()}
+        value = json.loads(path.read_text(encoding="utf-8"))
+        searched = value.get("world", world)
+        rates = {str(name): float(rate) for name, rate in value["learning_rates"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f'`learning_rates`: {path} cannot be used ({error!r}); it must hold {{"learning_rates": {{NAME: RATE}}}}.'
         ) from error
+    if searched != world:
+        raise InputError(f"`learning_rates`: {path} was searched on {searched}, and the zoo is of {world}.")
+    return rates

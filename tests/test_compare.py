@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -17,6 +18,11 @@ from hf_invertune.arena.rows import Row, RunsFile
 from hf_invertune.evaluation import Metrics, Rate
 from hf_invertune.identification import Verdict
 from hf_invertune.retrieval import Retrieval, RetrievalAttack
+from hf_invertune.storage import write_json
+from hf_invertune.zoo.recipe import Recipe
+
+
+RECIPE = Path(__file__).parent / "zoo.yaml"
 
 
 def quality(ca, *attacks):
@@ -175,14 +181,25 @@ def test_the_command_writes_tables_and_pictures(rows, tmp_path):
         ("--seeds: got 'a'; pass whole numbers", ["--seeds", "a"]),
         ("--defences: 'hf_invertun' is none of .*; the nearest are 'hf_invertune'", ["--defences", "hf_invertun"]),
         ("--learning-rates: .* cannot be used", ["--learning-rates", "rates.json"]),
-        ("error: zoo: zoo holds no recipe.json; make one", []),
+        (
+            "--learning-rates: .* was searched on cifar10, and the zoo is of drawings",
+            ["--learning-rates", "other.json"],
+        ),
+        ("--learning-rates: got none for fine-tuning, cleanclip", []),
     ],
 )
 def test_wrong_input_of_the_arena(tmp_path, monkeypatch, message, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rates.json").write_text('{"rates": 1}')
+    (tmp_path / "other.json").write_text('{"world": "cifar10", "learning_rates": {"par": 1e-3}}')
+    write_json(tmp_path / "zoo" / "recipe.json", Recipe.load(RECIPE).values())
     done = CliRunner().invoke(cli.app, ["arena", "zoo", "--output", "runs.jsonl", *arguments])
     assert done.exit_code == 2
-
     assert re.search(message, done.stderr), done.stderr
     assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_an_arena_without_a_zoo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli.app, ["arena", "zoo", "--output", "runs.jsonl"])
+    assert done.exit_code == 2 and "error: zoo: zoo holds no recipe.json; make one" in done.stderr
