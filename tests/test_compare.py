@@ -113,12 +113,13 @@ def test_the_summary_says_verdicts_and_targets(rows):
     rows[2].rebound = [
         ReboundPoint(step, quality(90, (asr, 1, 5)).metrics) for step, asr in ((0, 4), (50, 9), (100, 7))
     ]
-    lines = {line[0]: line[1:] for line in summary_table(rows, NAMES).rows}
-    assert lines["hf_invertune"] == [
+    grid = summary_table(rows, NAMES)
+    columns = dict(zip(grid.columns, zip(*grid.rows, strict=True), strict=True))
+    assert columns["hf_invertune"] == (
         *["3, 1 failed", "-", "98.0", "5.0 → 55.0", "50.0 → 50.0", "50.0 → 50.0", "55.0 (1.3)", "90.0 → 3.0", "9.0"],
         *["2 of 2", "1 of 3"],
-    ]
-    assert lines["shake"][1:3] == ["0.001", "50.0"] and lines["shake"][-2:] == ["gives none", "gives none"]
+    )
+    assert columns["shake"][1:3] == ("0.001", "50.0") and columns["shake"][-2:] == ("gives none", "gives none")
     assert figures(rows[2])["rebound_asr_last"] == 0.07
 
 

@@ -112,7 +112,7 @@ def clean_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
             [
                 defence_title(name),
                 _count(runs),
-                _percent(_mean("ca_before", runs)),
+                _mean_percent("ca_before", runs),
                 _signed(_mean("ca_after", runs) - _mean("ca_before", runs)),
                 f"{sum(row.identical is True for row in runs)}",
                 ", ".join(counts) or "gives none",
@@ -123,36 +123,37 @@ def clean_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
 
 
 def summary_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
-    """What the attack table has no room for, a row a defence, over all victims that took."""
-    body = []
+    """What the attack table has no room for, a column a defence, over all victims that took."""
+    columns = {}
     for name in names:
         runs = [row for row in rows if row.defence == name and row.attack and row.status != DID_NOT_TAKE]
         if not runs:
             continue
         judged = [row for row in runs if row.verdict is not None]
         found = [row for row in runs if row.target is not None]
-        body.append(
-            [
-                defence_title(name),
-                _count(runs),
-                _rate("{:g}", sorted({row.learning_rate for row in runs if row.learning_rate is not None})),
-                _percent(max(figures(row)["asr_after"] for row in runs)),
-                _change("pa", runs),
-                _change("image_to_text_r1", runs),
-                _change("text_to_image_r1", runs),
-                f"{_percent(_mean('retrieval_asr_5_after', runs))} ({_percent(_mean('retrieval_floor_5_after', runs))})",
-                _change("inverted_asr", runs),
-                _percent(_mean("rebound_asr_highest", runs)),
-                f"{sum(row.verdict == 'backdoored' for row in judged)} of {len(judged)}" if judged else "gives none",
-                f"{sum(row.target in row.targets for row in found)} of {len(runs)}" if found else "gives none",
-            ]
-        )
-    columns = [
-        *["defence", "runs", "learning rate", "highest ASR", "PA", "R@1 image to text", "R@1 text to image"],
-        *["retrieval ASR@5 (floor)", "ASR of the inverted trigger", "highest ASR of the rebound"],
-        *["judged backdoored", "right target"],
-    ]
-    return Grid(f"{_world(rows)}: all victims that took", columns, body)
+        columns[defence_title(name)] = {
+            "runs": _count(runs),
+            "learning rate": _rate(
+                "{:g}", sorted({row.learning_rate for row in runs if row.learning_rate is not None})
+            ),
+            "highest ASR": _percent(max(figures(row)["asr_after"] for row in runs)),
+            "PA": _change("pa", runs),
+            "R@1 image to text": _change("image_to_text_r1", runs),
+            "R@1 text to image": _change("text_to_image_r1", runs),
+            "retrieval ASR@5 (floor)": f"{_mean_percent('retrieval_asr_5_after', runs)} "
+            f"({_mean_percent('retrieval_floor_5_after', runs)})",
+            "ASR of the inverted trigger": _change("inverted_asr", runs),
+            "highest ASR of the rebound": _mean_percent("rebound_asr_highest", runs),
+            "judged backdoored": f"{sum(row.verdict == 'backdoored' for row in judged)} of {len(judged)}"
+            if judged
+            else "gives none",
+            "right target": f"{sum(row.target in row.targets for row in found)} of {len(runs)}"
+            if found
+            else "gives none",
+        }
+    measures = list(next(iter(columns.values()), {}))
+    body = [[measure, *[column[measure] for column in columns.values()]] for measure in measures]
+    return Grid(f"{_world(rows)}: all victims that took", ["measure", *columns], body)
 
 
 def cost_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
@@ -221,7 +222,7 @@ def _cell(rows: Sequence[Row], most: int) -> str:
         return NOT_RUN
     failed = sum(row.status == "failed" for row in rows)
     notes = [f"{len(rows)} of {most} runs"] * (len(rows) < most) + [f"{failed} failed"] * bool(failed)
-    asr, floor = (_percent(_mean(name, rows)) for name in ("asr_after", "floor_after"))
+    asr, floor = (_mean_percent(name, rows) for name in ("asr_after", "floor_after"))
     change = _signed(_mean("ca_after", rows) - _mean("ca_before", rows))
     return f"{asr} ({floor}) / {change}" + "".join(f"; {note}" for note in notes)
 
@@ -246,8 +247,12 @@ def _mean(name: str, rows: Sequence[Row]) -> float:
     return mean(values) if values else float("nan")
 
 
+def _mean_percent(name: str, rows: Sequence[Row]) -> str:
+    return _percent(_mean(name, rows))
+
+
 def _change(name: str, rows: Sequence[Row]) -> str:
-    return " → ".join(_percent(_mean(f"{name}_{side}", rows)) for side in ("before", "after"))
+    return " → ".join(_mean_percent(f"{name}_{side}", rows) for side in ("before", "after"))
 
 
 def _count(rows: Sequence[Row]) -> str:
