@@ -175,14 +175,27 @@ def zoos() -> str:
             "| attack | rate | victims | took | CA | ASR | floor |",
             "|---|---|---|---|---|---|---|",
         ]
-        for attack in dict.fromkeys(victim["attack"] for victim in shown):
-            own = [victim for victim in shown if victim["attack"] == attack]
+        took = {}
+        for attack in sorted({victim["attack"] or "" for victim in shown}, key=lambda name: (not name, name)):
+            own = [victim for victim in shown if (victim["attack"] or "") == attack]
             rate = f"{own[0]['rate']:g}" if own[0]["poisoned"] else ""
-            took = str(sum(v["took"] for v in own)) if attack else ""
-            cells = [attack or "none", rate, str(len(own)), took, span([v["clean_accuracy"] for v in own])]
+            if attack:
+                took[attack] = [v["took"] for v in own]
+            cells = [
+                attack or "none",
+                rate,
+                str(len(own)),
+                str(sum(took[attack])) if attack else "",
+                span([v["clean_accuracy"] for v in own]),
+            ]
             cells += [span([r for v in own for r in v[key]]) for key in ("attack_success_rates", "target_rates")]
             lines.append(f"| {' | '.join(cells)} |")
-        parts.append("\n".join([*lines, "", source(facts, name, "../benchmarks")]))
+        victims, attacks = [one for own in took.values() for one in own], took.values()
+        share = (
+            f"{sum(victims)} of {len(victims)} victims took; of {len(attacks)} attacks {sum(map(all, attacks))} on all of "
+            f"their victims and {sum(map(any, attacks))} on one at least."
+        )
+        parts.append("\n".join([*lines, "", share, "", source(facts, name, "../benchmarks")]))
     return "\n\n".join(parts)
 
 
