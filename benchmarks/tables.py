@@ -111,18 +111,20 @@ def arena_commands(zoo: str) -> tuple[str, str, str]:
     )
 
 
-def arena_command(zoo: str, rows: list) -> str:
+def planned_victims(zoo: str) -> list[str]:
+    """The victims that a table of that zoo shows when all have been met."""
+    from hf_invertune.zoo.recipe import Recipe
+
+    plans = Recipe.load(ROOT / "benchmarks" / "zoos" / f"{zoo}.yaml").plans()
+    return [plan.name for plan in plans if plan.role == "table"]
+
+
+def arena_command(zoo: str, rows: list, planned: list[str], met: list[str]) -> str:
     """What made these rows."""
     _, _, command = arena_commands(zoo)
     command += " --rebound" * any(row.rebound for row in rows)
     for name, values in (("seeds", {row.seed for row in rows}), ("images", {row.images for row in rows})):
         command += f" --{name} {','.join(map(str, sorted(values)))}"
-    from hf_invertune.zoo.recipe import Recipe
-
-    planned = [
-        plan.name for plan in Recipe.load(ROOT / "benchmarks" / "zoos" / f"{zoo}.yaml").plans() if plan.role == "table"
-    ]
-    met = [name for name in planned if name in {row.victim for row in rows}]
     return command if met == planned else f"{command} --victims {','.join(met)}"
 
 
@@ -144,9 +146,18 @@ def arena(*wanted: str, benchmarks: str = "benchmarks") -> str:
         dates = sorted({row.created[:10] for row in rows})
         places = sorted({f"{row.machine['cores']} {row.machine['processor']} cores" for row in rows})
         versions = sorted({f"torch {row.versions['torch']}" for row in rows})
+        planned = planned_victims(zoo)
+        met = [name for name in planned if name in {row.victim for row in rows}]
+        if met != planned:
+            kinds = [dict.fromkeys(name.rpartition("-")[0] for name in names) for names in (planned, met)]
+            rest = ", ".join(kind for kind in kinds[0] if kind not in kinds[1]) or "none"
+            parts.append(
+                f"{len(met)} of {len(planned)} models have met the defences so far; attacks without one: {rest}."
+            )
         parts.append(
-            f"`{arena_command(zoo, rows)}`, {' to '.join(sorted({dates[0], dates[-1]}))}, {', '.join(places + versions)}, "
-            f"{len(rows)} runs: [{files[zoo].name}]({benchmarks}/results/{files[zoo].name})."
+            f"`{arena_command(zoo, rows, planned, met)}`, {' to '.join(sorted({dates[0], dates[-1]}))}, "
+            f"{', '.join(places + versions)}, {len(rows)} runs: "
+            f"[{files[zoo].name}]({benchmarks}/results/{files[zoo].name})."
         )
     return "\n\n".join(parts)
 
