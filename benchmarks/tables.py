@@ -1,12 +1,9 @@
-"""Fill the tables of the README and the docs from the result files.
+"""Fill the tables of the README and the docs, between their markers, from the result files.
 
-python benchmarks/tables.py            # writes them between their markers
-python benchmarks/tables.py --check    # fails when they differ
+python benchmarks/tables.py
 """
 
-import argparse
 import json
-import sys
 from pathlib import Path
 
 
@@ -234,16 +231,11 @@ def filled(document: str) -> str:
     return text
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
-    stale = [document for document in TABLES if filled(document) != (ROOT / document).read_text()]
-    if check and stale:
-        sys.exit(f"{', '.join(stale)} differ from the result files: run benchmarks/tables.py.")
-    for document in stale:
-        (ROOT / document).write_text(filled(document))
+def stale() -> list[str]:
+    """The documents that say something else than the result files."""
+    return [document for document in TABLES if filled(document) != (ROOT / document).read_text()]
 
 
 if __name__ == "__main__":
-    main()
+    for document in stale():
+        (ROOT / document).write_text(filled(document))

@@ -19,13 +19,15 @@ from hf_invertune import report_html
 from hf_invertune.demo import victim_folder
 from hf_invertune.encoder import DualEncoder
 from hf_invertune.hub import load_clip
+from hf_invertune.runtime import keep_freed_memory
 
 
 torch.set_num_threads(1)
+keep_freed_memory()
 gc.freeze()  # each inversion collects garbage, which takes long with all that was imported above
 
 
-LONGEST = ("demo", "cli", "publish", "hub_round_trip", "verification", "hub_pull", "distributed", "examples")
+LONGEST = ("demo", "hub_pull", "remover", "publish", "examples", "hub_round_trip", "cli", "verification", "trackers")
 
 
 def pytest_collection_modifyitems(items):

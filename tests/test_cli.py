@@ -340,6 +340,7 @@ def flat(pictures, tmp_path_factory):
     return folder
 
 
+@pytest.mark.no_cover
 def test_scan_finds_the_backdoor(flat, few, tmp_path):
     out = tmp_path / "out"
     images = ("--images", flat, "--class-names", few, "--limit", "96")

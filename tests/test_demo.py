@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from forked import run_forked
 
-from hf_invertune import cli
+from hf_invertune.arguments import RemovalConfig
 from hf_invertune.demo import drawings, run_demo, victim_folder, victim_truth
 from hf_invertune.drawings import CLASS_NAMES
 from hf_invertune.hub import load_clip
@@ -13,6 +13,10 @@ from hf_invertune.identification import ScanConfig
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report import AuditReport
 from hf_invertune.triggers import Trigger
+
+
+SEEDED = RemovalConfig.seeded
+QUICK_SCAN = ScanConfig(steps=(40, 60), restarts=1, finalists=6, looks=1, seed=3)
 
 
 @pytest.fixture(scope="session")
@@ -24,17 +28,18 @@ def folder(tmp_path_factory):
 def shown(request, folder):
     """Exit code and output of `hf-invertune demo --json`: the one whole removal among the tests.
 
-    The quick one measures on fewer drawings, and its second scan is too short to find anything, nor may it.
+    The quick one measures on fewer drawings, its labels race once and with one start, and its second scan is too short
+    to find anything, nor may it.
     """
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "quick":
             patch.setattr("hf_invertune.demo.TEST_IMAGES", 500)
+            patch.setattr(RemovalConfig, "seeded", lambda seed: replace(SEEDED(seed), scan=QUICK_SCAN))
             never = {"masked": 1e9, "additive": 1e9}
             short = {"steps": (2, 2), "suspicious": never, "quiet": never}
             patch.setattr(ScanConfig, "reseeded", lambda self: replace(self, seed=self.seed + 1, **short))
-        command = ["demo", "--json", "--seed", "3", "--output-dir", str(folder), "--overwrite"]
-        outcome = CliRunner().invoke(cli.app, command)
-    return outcome.exit_code, json.loads(outcome.stdout)
+        outcome = run_forked("hf_invertune", "demo", "--json", "--seed", 3, "--output-dir", folder, "--overwrite")
+    return outcome.returncode, json.loads(outcome.stdout)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,8 @@
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forked import run_two_ranks
 
 
 TESTS = Path(__file__).parent
@@ -95,12 +93,10 @@ def printed(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     script = folder / "train.py"
     script.write_text(AGREEMENT + INTERRUPTION)
-    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    command = [sys.executable, "-m", *launch, str(script), str(tiny_folder), str(folder / "out"), str(TESTS)]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
-    assert outcome.returncode == 0, outcome.stderr[-3000:]
-    return outcome.stdout
+    ranks = run_two_ranks(script, tiny_folder, folder / "out", TESTS)
+    for rank in ranks:
+        assert rank.returncode == 0, rank.stderr[-3000:]
+    return "".join(rank.stdout for rank in ranks)
 
 
 def test_two_processes_stay_in_step(printed):

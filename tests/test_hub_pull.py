@@ -282,6 +282,7 @@ def is_clear(message, fault):
     return re.search(expected, message) and "\n" not in message and ("org/" in message or fault == 401)
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("fault", "times"), FAULTS)
 def test_a_fault_at_each_request_of_a_model(hub, files, digest, tmp_path, monkeypatch, fault, times):
     """It ends whole or with one clear error, and a later pull is not the worse for it."""
@@ -484,6 +485,7 @@ for source, limit in ("org/data", None), ("org/other", None), ("org/other", 5):
     assert known == sha and all(line.startswith(message) for line in unknown) and len(unknown) == 2
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(("fault", "times"), FAULTS)
 @pytest.mark.parametrize("way", ["whole", "streamed", pytest.param("loose", marks=pytest.mark.slow)])
 def test_a_fault_at_each_request_of_a_dataset(hub, processor, tmp_path, monkeypatch, fault, times, way):

@@ -73,7 +73,7 @@ def cleaned(hub):
     remover = BackdoorRemover.from_pretrained("org/suspicious", token=READER, device="cpu")
     assert remover.source.revision == commit
     config = RemovalConfig(
-        scan=ScanConfig(simulation_steps=2, steps=(2, 2), finalists=2, rivals=2),
+        scan=ScanConfig(simulation_steps=2, steps=(2, 2), finalists=2, rivals=2, restarts=1, looks=1),
         inversion=InversionConfig(steps=60, batch_size=16),
         max_steps=30,
     )
@@ -81,6 +81,7 @@ def cleaned(hub):
     return remover
 
 
+@pytest.mark.no_cover
 def test_others_get_the_same_model(hub, cleaned, tmp_path, monkeypatch):
     truth, trigger = victim_truth()
     test = drawings(400, 2)

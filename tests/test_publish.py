@@ -271,6 +271,7 @@ QUICK = [("cut", None, "new repository"), (403, 1, "repository with files")]
 """The others are the same proof, and take long."""
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("fault", "times", "place"),
     [

@@ -315,6 +315,7 @@ def test_interrupted_removal_goes_on(tiny_folder, tmp_path, monkeypatch, where):
     resume_equals(fresh.remove(pictures(32), config=removal_config()), parts)
 
 
+@pytest.mark.no_cover
 def test_tuning_goes_on_from_its_checkpoint(remover, tmp_path, monkeypatch):
     """And the report knows the triggers that were found before the interruption."""
     config = removal_config(max_steps=101, learning_rate=1e-5)
