@@ -203,6 +203,8 @@ def zoos() -> str:
             f"{sum(victims)} of {len(victims)} victims took; of {len(attacks)} attacks {sum(map(all, attacks))} on all of "
             f"their victims and {sum(map(any, attacks))} on one at least."
         )
+        if "wall_seconds" in facts:
+            share += f" Made in one go in {facts['wall_seconds'] / 60:.1f} minutes."
         parts.append("\n".join([*lines, "", share, "", source(facts, name, "../benchmarks")]))
     return "\n\n".join(parts)
 

@@ -1,11 +1,14 @@
 """Write what the truths of a zoo say to benchmarks/results/zoo_<recipe>.json.
 
     python benchmarks/zoo_results.py benchmarks/zoos/drawings.yaml zoo/
+    python benchmarks/zoo_results.py benchmarks/zoos/drawings-quick.yaml zoo/ --workers 2
 
-The zoo must be of that recipe; victims that are not there yet are counted.
+The zoo must be of that recipe; victims that are not there yet are counted. With `--workers`, for a zoo that so many
+workers made in one go, the file also tells how long they took.
 """
 
 import argparse
+from datetime import datetime
 from pathlib import Path
 
 from results_file import write_result
@@ -67,10 +70,17 @@ def sources(ours: Recipe, zoo: Zoo) -> str:
     return "".join(given)
 
 
+def elapsed(folder: Path, victims: list[Victim]) -> float:
+    """Seconds from the beginning of a zoo, when its recipe is written, to the end of its last victim."""
+    end = max(datetime.fromisoformat(victim.truth.created) for victim in victims)
+    return round(end.timestamp() - (folder / "recipe.json").stat().st_mtime, 1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("zoo", type=Path)
+    parser.add_argument("--workers", type=int, help="how many made the zoo in one go")
     options = parser.parse_args()
     zoo = Zoo.open(options.zoo)
     recipe = Recipe.load(options.recipe)
@@ -86,6 +96,9 @@ def main() -> None:
         "victims": victims,
     }
     command = f"hf-invertune zoo benchmarks/zoos/{options.recipe.name} --output-dir zoo/{sources(recipe, zoo)}"
+    if options.workers:
+        facts["wall_seconds"] = elapsed(options.zoo, zoo.victims)
+        command += f" --workers {options.workers}"
     write_result(name, command, facts)
 
 

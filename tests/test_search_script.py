@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import results_file
+import search_learning_rates as module
 from arena_zoo import FakeWorld
 
 from hf_invertune.baselines.search import Trial
@@ -35,10 +37,6 @@ def make_zoo(folder, made=("badnet-100", "sig-100", "weak-100", "clean-100")):
 @pytest.fixture
 def script(tmp_path, monkeypatch):
     """The script on a zoo in memory, with defences that are not run; `calls` has what was tried."""
-    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
-    import results_file
-    import search_learning_rates as module
-
     calls = []
 
     def try_rates(defence, victim, data, validation, class_names, seed):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+import zoo_results
 from PIL import Image
 
 from hf_invertune.drawings import CLASS_NAMES
@@ -122,11 +123,15 @@ def test_a_zoo_of_pictures(pictures, tmp_path):
     (tmp_path / "pets.yaml").write_text(yaml.safe_dump(tiny))
     sources = {"train": str(pictures / "train.parquet"), "test": str(pictures / "test.parquet")}
     recipe = Recipe.load(tmp_path / "pets.yaml", **sources)
-    badnet, clean = build_zoo(recipe, tmp_path / "zoo").victims
+    zoo = build_zoo(recipe, tmp_path / "zoo")
+    badnet, clean = zoo.victims
     assert (badnet.truth.name, clean.truth.name) == ("badnet-0", "clean-0") and badnet.truth.world == "pets"
     assert len(badnet.truth.poisoned) == 6 and badnet.truth.clean_accuracy.count == 15
     labels = recipe.world.poisoning.labels[badnet.truth.poisoned]
     assert 1 not in labels.tolist() and badnet.truth.data["test"] == recipe.world.test.digest()
+    elsewhere = Recipe.load(tmp_path / "pets.yaml")
+    assert zoo_results.sources(elsewhere, zoo) == " --train train.parquet --test test.parquet"
+    assert zoo_results.sources(recipe, zoo) == ""
 
 
 def test_wrong_input(pictures):

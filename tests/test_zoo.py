@@ -4,10 +4,13 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+import results_file
 import torch
+import zoo_results
 from typer.testing import CliRunner
 
 from hf_invertune.attacks.attack import Attack
@@ -219,10 +222,6 @@ def test_only_builds_what_is_asked(recipe, tmp_path, monkeypatch):
 
 
 def test_the_result_file_tells_what_the_truths_tell(whole, copied, tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(RECIPE.parent.parent / "benchmarks")
-    import results_file
-    import zoo_results
-
     monkeypatch.setattr(results_file, "RESULTS", tmp_path / "results")
     machine, versions = {"cores": 7}, {"python": "3.0", "torch": "9"}
     for number, name in enumerate(NAMES):
@@ -238,6 +237,15 @@ def test_the_result_file_tells_what_the_truths_tell(whole, copied, tmp_path, mon
     assert value["date"] == "2031-01-01 to 2031-01-03" and value["machine"] == machine
     assert value["versions"] == versions and value["python"] == "3.0"
     assert [victim["name"] for victim in value["victims"]] == NAMES
+    assert value["command"].endswith("--output-dir zoo/") and "wall_seconds" not in value
+
+    begin = datetime.fromisoformat("2031-01-02T23:00:00").timestamp()
+    os.utime(copied / "recipe.json", (begin, begin))
+    monkeypatch.setattr("sys.argv", ["zoo_results.py", str(RECIPE), str(copied), "--workers", "2"])
+    zoo_results.main()
+    value = json.loads((tmp_path / "results" / "zoo_zoo.json").read_text())
+    assert value["command"].endswith("--output-dir zoo/ --workers 2") and value["wall_seconds"] == 3600
+
     replace(Truth.load(copied / NAMES[1]), machine={"cores": 8}).save(copied / NAMES[1])
     write_checksums(copied / NAMES[1], ["truth.json"])
     with pytest.raises(InputError, match="`zoo`: badnet-0 and clean-0 come from other machines"):
