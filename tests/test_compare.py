@@ -123,9 +123,10 @@ def test_the_summary_says_verdicts_and_targets(rows):
     assert figures(rows[2])["rebound_asr_last"] == 0.07
 
 
-def test_costs_are_means(rows):
+def test_costs_are_means_and_the_seconds_a_median(rows):
+    rows[1].cost = Cost(4000, 500, 100.0, 64 << 20)
     lines = {line[0]: line[1:] for line in cost_table(rows, NAMES).rows}
-    assert lines["hf_invertune"] == ["4", "1,000", "500", "12.5", "64"]
+    assert lines["hf_invertune"] == ["4", "1,750", "500", "12.5", "64"]
     assert lines["shake"] == ["1", "8,000", "8,000", "30.0", "not measured"]
 
 

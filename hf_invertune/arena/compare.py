@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from ..evaluation import Rate
@@ -157,7 +157,7 @@ def summary_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
 
 
 def cost_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
-    """What a run costs, on average."""
+    """What a run costs on average; of the seconds the median, since a busy machine delays some of the runs."""
     body = []
     for name in names:
         costs = [row.cost for row in rows if row.defence == name and row.cost is not None]
@@ -170,11 +170,11 @@ def cost_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
                 f"{len(costs)}",
                 f"{mean(cost.forward for cost in costs):,.0f}",
                 f"{mean(cost.backward for cost in costs):,.0f}",
-                f"{mean(cost.seconds for cost in costs):.1f}",
+                f"{median(cost.seconds for cost in costs):.1f}",
                 f"{mean(memory) / 2**20:,.0f}" if memory else "not measured",
             ]
         )
-    columns = ["defence", "runs", "pictures forward", "pictures backward", "seconds", "peak memory, MiB"]
+    columns = ["defence", "runs", "pictures forward", "pictures backward", "seconds (median)", "peak memory, MiB"]
     return Grid(f"{_world(rows)}: cost", columns, body)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import ceil
-from statistics import mean
+from statistics import mean, median
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def rebound_curves(rows: Sequence[Row]) -> Chart:
 
 
 def costs(rows: Sequence[Row]) -> Chart:
-    """Pictures through the encoder, seconds and memory of each defence, on average."""
+    """Pictures through the encoder, seconds (the median) and memory of each defence, on average."""
     names = [name for name in defence_names(row for row in rows if row.cost) if name != "none"]
     spent = {name: [row.cost for row in rows if row.cost and row.defence == name] for name in names}
     with matplotlib.rc_context(STYLE):
@@ -81,7 +81,7 @@ def costs(rows: Sequence[Row]) -> Chart:
             values = [mean(getattr(cost, key) for cost in spent[name]) for name in names]
             pictures.barh([row + offset for row in range(len(names))], values, 0.36, color=colour, label=key)
         seconds.barh(
-            range(len(names)), [mean(cost.seconds for cost in spent[name]) for name in names], 0.6, color=ACCENT
+            range(len(names)), [median(cost.seconds for cost in spent[name]) for name in names], 0.6, color=ACCENT
         )
         peaks = [mean((cost.peak_memory or 0) / 2**20 for cost in spent[name]) for name in names]
         memory.barh(range(len(names)), peaks, 0.6, color=ACCENT)
@@ -89,7 +89,7 @@ def costs(rows: Sequence[Row]) -> Chart:
         pictures.set_ylim(len(names) - 0.4, -0.6)
         for axes, label in (
             (pictures, "pictures through the encoder"),
-            (seconds, "seconds"),
+            (seconds, "seconds (median)"),
             (memory, "peak memory, MiB"),
         ):
             axes.set_xlabel(label)
