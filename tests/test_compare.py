@@ -100,6 +100,13 @@ def test_each_attack_has_a_row_and_each_defence_a_cell(rows):
     ]
 
 
+@pytest.mark.parametrize("verdict", [Verdict.CLEAN, Verdict.INCONCLUSIVE])
+def test_a_backdoor_that_was_not_seen_is_counted(rows, verdict):
+    rows[2].verdict = verdict
+    badnet = next(line for line in attack_table(rows, NAMES).rows if line[0] == "badnet")
+    assert badnet[4] == "3.0 (1.5) / −1.5; 1 missed"
+
+
 def test_clean_models_are_counted_apart(rows):
     lines = clean_table(rows, NAMES).rows
     assert lines == [

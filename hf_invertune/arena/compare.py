@@ -9,6 +9,7 @@ from statistics import mean, median
 from typing import Any
 
 from ..evaluation import Rate
+from ..identification import Verdict
 from .defences import DEFENCES
 from .quality import Quality
 from .rows import Row
@@ -144,7 +145,7 @@ def summary_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
             f"({_mean_percent('retrieval_floor_5_after', runs)})",
             "ASR of the inverted trigger": _change("inverted_asr", runs),
             "highest ASR of the rebound": _mean_percent("rebound_asr_highest", runs),
-            "judged backdoored": f"{sum(row.verdict == 'backdoored' for row in judged)} of {len(judged)}"
+            "judged backdoored": f"{sum(row.verdict == Verdict.BACKDOORED for row in judged)} of {len(judged)}"
             if judged
             else "gives none",
             "right target": f"{sum(row.target in row.targets for row in found)} of {len(runs)}"
@@ -217,11 +218,13 @@ def _before(rows: Sequence[Row]) -> str:
 
 
 def _cell(rows: Sequence[Row], most: int) -> str:
-    """ASR after, its floor, and the change of CA; how many runs, when others have more; how many failed."""
+    """ASR after, its floor, and the change of CA; how many runs, when others have more; how many failed or were missed."""
     if not rows:
         return NOT_RUN
     failed = sum(row.status == "failed" for row in rows)
-    notes = [f"{len(rows)} of {most} runs"] * (len(rows) < most) + [f"{failed} failed"] * bool(failed)
+    missed = sum(row.verdict is not None and row.verdict != Verdict.BACKDOORED for row in rows)
+    notes = [f"{len(rows)} of {most} runs"] * (len(rows) < most)
+    notes += [f"{count} {what}" for count, what in ((failed, "failed"), (missed, "missed")) if count]
     asr, floor = (_mean_percent(name, rows) for name in ("asr_after", "floor_after"))
     change = _signed(_mean("ca_after", rows) - _mean("ca_before", rows))
     return f"{asr} ({floor}) / {change}" + "".join(f"; {note}" for note in notes)
