@@ -341,7 +341,8 @@ def flat(pictures, tmp_path_factory):
 
 
 @pytest.mark.no_cover
-def test_scan_finds_the_backdoor(flat, few, tmp_path):
+def test_scan_finds_the_backdoor(flat, few, tmp_path, monkeypatch):
+    quick(monkeypatch, ScanConfig, simulation_steps=20, restarts=1, finalists=4, looks=1)
     out = tmp_path / "out"
     images = ("--images", flat, "--class-names", few, "--limit", "96")
     found = result_of(run_here("scan", VICTIMS / "poisoned", *images, "--output-dir", out, "--json"), 3)

@@ -16,7 +16,7 @@ from hf_invertune.triggers import Trigger
 
 
 SEEDED = RemovalConfig.seeded
-QUICK_SCAN = ScanConfig(steps=(40, 60), restarts=1, finalists=6, looks=1, seed=3)
+QUICK_SCAN = ScanConfig(simulation_steps=20, steps=(30, 40), restarts=1, finalists=4, rivals=2, looks=1, seed=3)
 
 
 @pytest.fixture(scope="session")
@@ -28,13 +28,13 @@ def folder(tmp_path_factory):
 def shown(request, folder):
     """Exit code and output of `hf-invertune demo --json`: the one whole removal among the tests.
 
-    The quick one measures on fewer drawings, its labels race once and with one start, and its second scan is too short
-    to find anything, nor may it.
+    The quick one measures on fewer drawings and tunes for less long, its labels race once and with one start, and its
+    second scan is too short to find anything, nor may it.
     """
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "quick":
             patch.setattr("hf_invertune.demo.TEST_IMAGES", 500)
-            patch.setattr(RemovalConfig, "seeded", lambda seed: replace(SEEDED(seed), scan=QUICK_SCAN))
+            patch.setattr(RemovalConfig, "seeded", lambda seed: replace(SEEDED(seed), scan=QUICK_SCAN, max_steps=60))
             never = {"masked": 1e9, "additive": 1e9}
             short = {"steps": (2, 2), "suspicious": never, "quiet": never}
             patch.setattr(ScanConfig, "reseeded", lambda self: replace(self, seed=self.seed + 1, **short))

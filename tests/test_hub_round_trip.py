@@ -74,10 +74,10 @@ def cleaned(hub):
     assert remover.source.revision == commit
     config = RemovalConfig(
         scan=ScanConfig(simulation_steps=2, steps=(2, 2), finalists=2, rivals=2, restarts=1, looks=1),
-        inversion=InversionConfig(steps=60, batch_size=16),
+        inversion=InversionConfig(steps=40, batch_size=8),
         max_steps=30,
     )
-    remover.remove(drawings(256, 1), target="purple triangle", config=config)
+    remover.remove(drawings(128, 1), target="purple triangle", config=config)
     return remover
 
 
