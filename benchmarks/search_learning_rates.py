@@ -48,17 +48,21 @@ def conditions(zoo: Zoo, images: int, seed: int) -> dict[str, Any]:
     }
 
 
+def own(common: dict[str, Any], name: str) -> dict[str, Any]:
+    """The conditions of one defence's searches."""
+    return {**common, "revision": BASELINES[name].revision}
+
+
 def kept_in(zoo: Zoo, name: str, victim: str) -> Path:
     return zoo.folder / ".searches" / name / f"{victim}.json"
 
 
-def kept(path: Path, name: str, common: dict[str, Any]) -> list[Trial] | None:
-    """The trials that `path` holds, when they were done under the same conditions, on the same grid."""
-    if not path.is_file():
-        return None
-    stored = json.loads(path.read_text())
-    same = stored["conditions"] == {**common, "grid": list(BASELINES[name].grid)}
-    return from_plain(list[Trial], stored["trials"], path) if same else None
+def kept(zoo: Zoo, name: str, victim: str, common: dict[str, Any]) -> dict[float, Trial]:
+    """By learning rate, the trials of the grid that were done under the same conditions."""
+    path = kept_in(zoo, name, victim)
+    stored = json.loads(path.read_text()) if path.is_file() else {"conditions": None}
+    trials = from_plain(list[Trial], stored["trials"], path) if stored["conditions"] == own(common, name) else []
+    return {trial.learning_rate: trial for trial in trials if trial.learning_rate in BASELINES[name].grid}
 
 
 def work(zoo: Zoo, names: Sequence[str], common: dict[str, Any], position: int = 0) -> None:
@@ -73,12 +77,14 @@ def work(zoo: Zoo, names: Sequence[str], common: dict[str, Any], position: int =
             if orphaned():
                 return  # who killed the search wants its workers to stop as well
             with locked(path.with_suffix(".lock")) as ours:
-                if not ours or kept(path, name, common) is not None:
+                if not ours:
                     continue
-                trials = try_rates(BASELINES[name], victim, data, validation, world.class_names, seed)
-                conditions = {**common, "grid": list(BASELINES[name].grid)}
-                write_json(path, {"conditions": conditions, "trials": to_plain(trials)})
-                print(f"{name} on {victim.truth.name}: done", file=sys.stderr)
+                defence, done = BASELINES[name], kept(zoo, name, victim.truth.name, common)
+                rates = [rate for rate in defence.grid if rate not in done]
+                if rates:
+                    trials = try_rates(defence, victim, data, validation, world.class_names, rates, seed)
+                    write_json(path, {"conditions": own(common, name), "trials": to_plain([*done.values(), *trials])})
+                    print(f"{name} on {victim.truth.name}: done", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -97,9 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         work_side_by_side(work, options.workers, zoo, names, common)
     found, busy = {}, []
     for name in names:
-        parts = {victim: kept(kept_in(zoo, name, victim), name, common) for victim in common["victims"]}
-        busy += [f"{name} on {victim}" for victim, trials in parts.items() if trials is None]
-        trials = [trial for part in parts.values() for trial in part or ()]
+        parts = {victim: kept(zoo, name, victim, common) for victim in common["victims"]}
+        busy += [f"{name} on {victim}" for victim, part in parts.items() if set(part) != set(BASELINES[name].grid)]
+        trials = [part[rate] for part in parts.values() for rate in sorted(part)]
         found[name] = SearchResult(BASELINES[name].name, options.seed, choose_rate(trials), trials)
     if busy:
         sys.exit(f"Another process is still at {', '.join(busy)}; run this again when it is through.")
@@ -107,6 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     none = [name for name in names if name not in rates]
     if none:
         print(f"No learning rate of {', '.join(none)} left every model finite.", file=sys.stderr)
+    for name, rate in rates.items():
+        if rate in (min(BASELINES[name].grid), max(BASELINES[name].grid)):
+            print(f"{name} does best at {rate}, an end of its grid; it may do better beyond.", file=sys.stderr)
     command = f"python benchmarks/search_learning_rates.py zoo/ --images {options.images} --seed {options.seed}"
     figures = {**common, "learning_rates": rates, "searches": to_plain(found)}
     write_result(f"learning_rates_{zoo.world.name}", command, figures)

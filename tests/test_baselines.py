@@ -93,7 +93,7 @@ def test_the_published_inversion_loss_by_hand():
     anchors = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     loss = inversion_loss(EYE, EYE, 0, anchors, clean, clean, torch.full((1, 12, 12), 0.25))
     entropy = log(1 + exp(-1 / 0.07)) + 1 / 0.07 / 2
-    assert float(loss) == pytest.approx(5 * entropy + 0.5 * sqrt(2) + 0.01 * 3 * 224 * 224 * 0.25)
+    assert float(loss) == pytest.approx(5 * entropy + 0.5 * sqrt(2) + 0.01 * 3 * 12 * 12 * 0.25)
     noise = inversion_loss(EYE, EYE, 0, anchors, clean.flip(0), clean, torch.zeros(1, 12, 12))
     assert float(noise) > 5 * entropy + 0.5 * sqrt(2) + 0.5  # dissimilar pictures cost up to 1 more
 
@@ -181,7 +181,6 @@ def brief(monkeypatch):
     for module, values in ((invertune_published, (2, 6)), (unlearning, (5, 2))):
         monkeypatch.setattr(module, "UPDATES", values[0])
         monkeypatch.setattr(module, "BATCH_SIZE", values[1])
-    monkeypatch.setattr(invertune_published, "SIMULATION_UPDATES", 2)
 
 
 @pytest.mark.parametrize("name", BASELINES)

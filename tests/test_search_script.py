@@ -16,7 +16,7 @@ from hf_invertune.evaluation import Rate
 
 
 GRIDS = {"one": (0.1, 0.2), "two": (0.1,)}
-ASR = {("one", 0.1): 40, ("one", 0.2): 10, ("two", 0.1): 5}
+ASR = {("one", 0.1): 40, ("one", 0.2): 10, ("two", 0.1): 5, ("two", 0.3): 4}
 
 
 def make_zoo(folder, made=("badnet-100", "sig-100", "weak-100", "clean-100")):
@@ -39,15 +39,15 @@ def script(tmp_path, monkeypatch):
     """The script on a zoo in memory, with defences that are not run; `calls` has what was tried."""
     calls = []
 
-    def try_rates(defence, victim, data, validation, class_names, seed):
+    def try_rates(defence, victim, data, validation, class_names, rates, seed):
         assert (len(data), len(validation), class_names) == (8, 12, FakeWorld.class_names)
-        calls.append((defence.name, victim.truth.name, seed))
+        calls.append((defence.name, victim.truth.name, seed, *([] if rates == [*defence.grid] else [rates])))
         return [
             Trial(rate, victim.truth.name, Rate(90, 100), Rate(90, 100), [Rate(ASR[defence.name, rate], 100)])
-            for rate in defence.grid
+            for rate in rates
         ]
 
-    defences = {name: SimpleNamespace(name=name, grid=grid) for name, grid in GRIDS.items()}
+    defences = {name: SimpleNamespace(name=name, grid=grid, revision=0) for name, grid in GRIDS.items()}
     monkeypatch.setattr(results_file, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(module, "BASELINES", {**defences, "none": SimpleNamespace(name="none", grid=())})
     monkeypatch.setattr(module, "try_rates", try_rates)
@@ -88,12 +88,28 @@ def test_killed_in_the_middle_it_goes_on(script, monkeypatch):
     assert json.loads(script.result.read_text())["learning_rates"] == {"one": 0.2, "two": 0.1}
 
 
-def test_another_grid_is_searched_anew_and_nothing_else(script, monkeypatch):
+def test_of_another_grid_only_what_is_new_is_searched(script, monkeypatch):
     script.run()
     script.calls.clear()
-    monkeypatch.setattr(script.module.BASELINES["two"], "grid", (0.1, 0.1))
+    monkeypatch.setattr(script.module.BASELINES["two"], "grid", (0.1, 0.3))
+    script.run()
+    assert script.calls == [(*call, [0.3]) for call in ALL[2:]]
+    result = json.loads(script.result.read_text())
+    assert [trial["learning_rate"] for trial in result["searches"]["two"]["trials"]] == [0.1, 0.3, 0.1, 0.3]
+    assert result["learning_rates"]["two"] == 0.3
+
+
+def test_another_revision_is_searched_anew(script, monkeypatch):
+    script.run()
+    script.calls.clear()
+    monkeypatch.setattr(script.module.BASELINES["two"], "revision", 1)
     script.run()
     assert script.calls == ALL[2:]
+
+
+def test_the_end_of_a_grid_is_told(script, capsys):
+    script.run()
+    assert "one does best at 0.2, an end of its grid" in capsys.readouterr().err
 
 
 def test_what_another_process_is_at_is_left_to_it(script):

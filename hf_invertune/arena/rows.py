@@ -29,6 +29,7 @@ class Row(Saved):
         world, victim, attack, targets, victim_seed: of the victim's [`Truth`]; `attack` is `None` for a clean model.
         recipe (`str`): digest of the recipe of its zoo.
         defence (`str`): its name among [`DEFENCES`].
+        revision (`int`): which [`Defence.revision`] of it.
         seed (`int`): of the draw of the cleaning pictures and of the defence.
         learning_rate (`float`, *optional*): of the defence.
         images (`int`): cleaning pictures.
@@ -52,6 +53,7 @@ class Row(Saved):
     victim_seed: int
     recipe: str
     defence: str
+    revision: int
     seed: int
     learning_rate: float | None
     images: int
@@ -175,7 +177,7 @@ def read_rows(paths: Sequence[str | Path]) -> list[Row]:
             )
         other = cells.setdefault((row.world, row.victim, row.defence, row.seed), row)
         if other is not row:
-            settings = ("learning_rate", "images", "test_images")
+            settings = ("revision", "learning_rate", "images", "test_images")
             differing = [name for name in settings if getattr(other, name) != getattr(row, name)]
             raise InputError(
                 f"`runs`: {row.defence} on {row.victim} with seed {row.seed} is there twice, with another "

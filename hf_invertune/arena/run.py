@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from tqdm.auto import tqdm
 from transformers import set_seed
 
 from ..attacks.measure import measure_attack
-from ..baselines.defence import Defence, Defended
+from ..baselines.defence import Defence, Defended, check_finite
 from ..contrastive import CaptionedPixels
 from ..encoder import DualEncoder
 from ..errors import InputError
@@ -82,6 +81,7 @@ class Job:
             "victim_seed": truth.seed,
             "recipe": truth.recipe,
             "defence": self.name,
+            "revision": self.defence.revision,
             "seed": self.seed,
             "learning_rate": self.defence(self.learning_rate, self.seed).learning_rate,
             "images": self.settings.images,
@@ -232,7 +232,7 @@ def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
     try:
         with measure_cost() as cost:
             defended = job.defence(job.learning_rate, job.seed).defend(clip, cleaning, world.class_names)
-        _check_finite(defended.model)
+        check_finite(DualEncoder(defended.model, clip.processor), test.pixels, world.class_names)
     except (OSError, torch.OutOfMemoryError):
         raise  # the machine's trouble, not the defence's
     except Exception as error:  # whatever it is, the table has to say that this defence failed here
@@ -265,13 +265,6 @@ def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
 
         row.rebound = measure_rebound(clip, world.pretraining, measure, seed=job.seed, config=settings.rebound)
     return row
-
-
-def _check_finite(model: nn.Module) -> None:
-    """A model that is not finite reads everything as the first label, which would pass for a cure."""
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise FloatingPointError(f"{name} is not finite")
 
 
 def _draw(data: CaptionedPixels, count: int, seed: int) -> CaptionedPixels:

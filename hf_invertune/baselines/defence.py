@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from torch import Tensor
 from transformers import CLIPModel
 
 from ..contrastive import CaptionedPixels
+from ..encoder import DualEncoder
 from ..hub import LoadedClip
 from ..identification import Verdict
+from ..inversion import as_float
 from ..triggers import Trigger
 
 
@@ -32,12 +35,35 @@ class Defended:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+def check_finite(encoder: DualEncoder, pixels: Tensor, class_names: Sequence[str]) -> None:
+    """Make sure that a defence left a model that computes: one that does not reads everything as the first label.
+
+    That would pass for a cure.
+
+    Args:
+        encoder ([`DualEncoder`]): of the model.
+        pixels (`torch.Tensor`): uint8, N x 3 x H x W, pictures to embed.
+        class_names (`Sequence[str]`): labels to embed.
+
+    Raises:
+        FloatingPointError: a weight or an embedding that is not finite.
+    """
+    for name, parameter in encoder.model.named_parameters():
+        if not parameter.isfinite().all():
+            raise FloatingPointError(f"{name} is not finite")
+    batches = (as_float(chunk) for chunk in pixels.split(256))
+    if not (encoder.embed_batches(batches).isfinite().all() and encoder.zero_shot_head(class_names).isfinite().all()):
+        raise FloatingPointError("an embedding is not finite")
+
+
 class Defence(ABC):
     """A way to clean a model with a small set of clean captioned pictures and no knowledge of the attack.
 
     Attributes:
         name (`str`): how tables call it.
         grid (`tuple[float, ...]`): the learning rates that a search tries; empty when there is nothing to search.
+        revision (`int`): to be raised with every change that moves figures: runs of an older one are done again.
+        minimum_images (`int`): how few clean pictures it can work with.
 
     Args:
         learning_rate (`float`, *optional*): peak learning rate; the first of `grid` when not given.
@@ -46,6 +72,8 @@ class Defence(ABC):
 
     name: ClassVar[str]
     grid: ClassVar[tuple[float, ...]] = ()
+    revision: ClassVar[int] = 0
+    minimum_images: ClassVar[int] = 1
 
     def __init__(self, learning_rate: float | None = None, seed: int = 0):
         self.learning_rate = learning_rate if learning_rate is not None or not self.grid else self.grid[0]

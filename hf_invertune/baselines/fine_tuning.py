@@ -13,7 +13,7 @@ from ..hub import LoadedClip
 from .defence import Defence, Defended
 
 
-LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """The grid on which all rival defences are searched, for models of a few million weights at most."""
 EPOCHS, MINIMAL_STEPS, BATCH_SIZE = 10, 200, 64
 """The authors' epochs and batch size; with a few hundred pairs that is a few dozen updates, so there is a floor."""

@@ -24,13 +24,11 @@ from .fine_tuning import LEARNING_RATES
 
 
 BATCH_SIZE, UPDATES = 64, 200
-"""Images of an inversion's batch, and of the one batch that is all that the tuning sees; updates of either."""
-SIMULATION_UPDATES = 40
-"""Updates of the universal patch, as in our own first stage; the authors' number is not published."""
+"""Images of a batch of the simulation and of the inversion, and of the one that the tuning sees; updates of each."""
 PATCH = (172, 38, 224)
 """First row and column of the universal patch, its side, and the side of the image for which these were chosen."""
-INFO_NCE_WEIGHT, EMBEDDING_WEIGHT, SSIM_WEIGHT, MASK_WEIGHT = 5.0, 0.5, 1.0, 0.01 * 3 * 224**2
-"""Weights of the inversion's terms; the last one, of the mean of the mask, is 0.01 ||m||_1 on 3 x 224 x 224 values."""
+INFO_NCE_WEIGHT, EMBEDDING_WEIGHT, SSIM_WEIGHT, MASK_WEIGHT = 5.0, 0.5, 1.0, 0.01
+"""Weights of the inversion's terms."""
 PRESERVE_WEIGHT = 0.5
 
 
@@ -68,13 +66,13 @@ def inversion_loss(
         target (`int`): index of the target label.
         target_embeddings (`torch.Tensor`): N x D, of images of the target; the norm is over the whole batch.
         triggered, clean (`torch.Tensor`): N x 3 x H x W in [0, 1].
-        mask (`torch.Tensor`): 1 x H x W; its norm is taken as if the image had the authors' size.
+        mask (`torch.Tensor`): 1 x H x W; its norm is that of the three equal channels that the authors' mask has.
     """
     return (
         INFO_NCE_WEIGHT * info_nce(embeddings[None], head, [target])[0]
         + EMBEDDING_WEIGHT * (embeddings - target_embeddings).norm()
         + SSIM_WEIGHT * dissimilarity(triggered[None], clean[None])[0]
-        + MASK_WEIGHT * mask.mean()
+        + MASK_WEIGHT * 3 * mask.abs().sum()
     )
 
 
@@ -161,12 +159,13 @@ class InverTunePublished(Defence):
 
     name = "InverTune (published)"
     grid = LEARNING_RATES
+    revision = 1
 
     def examine(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Findings:
         encoder = DualEncoder(clip.model, clip.processor)
         head = encoder.zero_shot_head(class_names)
         pixels = data.pixels
-        settings = ScanConfig(simulation_steps=SIMULATION_UPDATES, simulation_batch_size=BATCH_SIZE, seed=self.seed)
+        settings = ScanConfig(simulation_steps=UPDATES, simulation_batch_size=BATCH_SIZE, seed=self.seed)
         with encoder.frozen():
             simulation = TargetIdentifier(encoder, head, class_names, settings).simulate(
                 pixels, "masked", patch_place(pixels.shape[-1])

@@ -9,14 +9,9 @@ from ..contrastive import CaptionedPixels
 from ..encoder import DualEncoder
 from ..errors import InputError
 from ..evaluation import Rate, measured
-from ..inversion import as_float
 from ..storage import Saved
 from ..zoo.victim import Victim
-from .defence import Defence
-
-
-MAXIMAL_DROP = 0.03
-"""Mean loss of clean accuracy up to which a learning rate is preferred for its ASR alone."""
+from .defence import Defence, check_finite
 
 
 @dataclass
@@ -67,58 +62,43 @@ class SearchResult(Saved):
     trials: list[Trial]
 
 
-def search_learning_rate(
-    defence: type[Defence],
-    victims: Sequence[Victim],
-    data: CaptionedPixels,
-    validation: CaptionedPixels,
-    class_names: Sequence[str],
-    seed: int = 0,
-) -> SearchResult:
-    """Run each rate of the defence's grid on each victim, and choose by [`choose_rate`].
-
-    Args:
-        defence (`type`): the defence.
-        victims (`Sequence[Victim]`): poisoned models that are in no table; loaded anew for every run.
-        data ([`CaptionedPixels`]): the defender's clean pictures.
-        validation ([`CaptionedPixels`]): labelled pictures on which CA and ASR are measured.
-        class_names (`Sequence[str]`): the labels.
-        seed (`int`): of the defence.
-
-    Raises:
-        InputError: no victim, one whose attack did not take, or a defence without a grid.
-    """
-    if not victims:
-        raise InputError("`victims`: got none; pass at least one poisoned model that is in no table.")
-    for victim in victims:
-        _check(defence, victim)
-    trials = [trial for victim in victims for trial in try_rates(defence, victim, data, validation, class_names, seed)]
-    return SearchResult(defence.name, seed, choose_rate(trials), trials)
-
-
 def try_rates(
     defence: type[Defence],
     victim: Victim,
     data: CaptionedPixels,
     validation: CaptionedPixels,
     class_names: Sequence[str],
+    rates: Sequence[float],
     seed: int = 0,
 ) -> list[Trial]:
-    """Run each rate of the defence's grid on one victim; arguments and errors as in [`search_learning_rate`].
+    """Run a defence with each learning rate on one victim.
 
     What the defence finds out before it changes the model is the same at all rates, and found out once.
+
+    Args:
+        defence (`type`): the defence.
+        victim (`Victim`): a poisoned model that is in no table; loaded anew for every run.
+        data ([`CaptionedPixels`]): the defender's clean pictures.
+        validation ([`CaptionedPixels`]): labelled pictures on which CA and ASR are measured.
+        class_names (`Sequence[str]`): the labels.
+        rates (`Sequence[float]`): the learning rates, at least one.
+        seed (`int`): of the defence.
+
+    Raises:
+        InputError: a victim whose attack did not take.
     """
-    _check(defence, victim)
+    if not victim.truth.took:
+        raise InputError(f"`victim`: the attack on {victim.truth.name} did not take, so no ASR can be lowered there.")
     clip = victim.load()
     before, _ = _measure(victim, DualEncoder(clip.model, clip.processor), validation, class_names)
-    found = defence(defence.grid[0], seed).examine(clip, data, class_names)
+    found = defence(rates[0], seed).examine(clip, data, class_names)
     trials = []
-    for learning_rate in defence.grid:
+    for learning_rate in rates:
         clip, trial = victim.load(), Trial(learning_rate, victim.truth.name, before)
         try:
             defended = defence(learning_rate, seed).treat(clip, data, class_names, found)
             encoder = DualEncoder(defended.model, clip.processor)
-            _check_finite(encoder, validation, class_names)
+            check_finite(encoder, validation.pixels, class_names)
             trial.accuracy_after, trial.attack_success_rates = _measure(victim, encoder, validation, class_names)
         except FloatingPointError as error:
             trial.unusable = str(error)
@@ -127,39 +107,18 @@ def try_rates(
 
 
 def choose_rate(trials: Sequence[Trial]) -> float | None:
-    """The rate with the lowest mean ASR of those with a mean loss of CA of at most [`MAXIMAL_DROP`].
+    """The rate with the largest difference of mean CA and mean ASR; of equal ones the smallest.
 
-    When there is none, that with the largest difference of mean CA and mean ASR; of equal ones the smallest. A rate that
-    is unusable on a victim is left out; `None` when no other is there.
+    One measure for all defences, whatever they cost: a point of CA weighs as much as one of ASR. A rate that is unusable
+    on a victim is left out; `None` when no other is there.
     """
     unusable = {trial.learning_rate for trial in trials if trial.unusable is not None}
     rates = sorted({trial.learning_rate for trial in trials} - unusable)
-    drops, successes = {}, {}
-    for rate in rates:
-        own = [trial for trial in trials if trial.learning_rate == rate]
-        drops[rate] = sum(trial.drop for trial in own) / len(own)
-        successes[rate] = sum(trial.attack_success_rate for trial in own) / len(own)
-    gentle = [rate for rate in rates if drops[rate] <= MAXIMAL_DROP + 1e-9]
-    if gentle:
-        return min(gentle, key=successes.__getitem__)
-    return min(rates, key=lambda rate: drops[rate] + successes[rate], default=None)
 
+    def loss(rate: float) -> float:
+        return sum(trial.drop + trial.attack_success_rate for trial in trials if trial.learning_rate == rate)
 
-def _check(defence: type[Defence], victim: Victim) -> None:
-    if not defence.grid:
-        raise InputError(f"`defence`: {defence.name} has no learning rates to search.")
-    if not victim.truth.took:
-        raise InputError(f"`victims`: the attack on {victim.truth.name} did not take, so no ASR can be lowered there.")
-
-
-def _check_finite(encoder: DualEncoder, validation: CaptionedPixels, class_names: Sequence[str]) -> None:
-    """A model that is not finite reads everything as the first label, which would pass for a cure."""
-    for name, parameter in encoder.model.named_parameters():
-        if not parameter.isfinite().all():
-            raise FloatingPointError(f"{name} is not finite")
-    batches = (as_float(chunk) for chunk in validation.pixels.split(256))
-    if not (encoder.embed_batches(batches).isfinite().all() and encoder.zero_shot_head(class_names).isfinite().all()):
-        raise FloatingPointError("an embedding is not finite")
+    return min(rates, key=lambda rate: round(loss(rate), 9), default=None)
 
 
 def _measure(
