@@ -97,10 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     zoo = Zoo.open(options.zoo)
     common = conditions(zoo, options.images, options.seed)
     names = [name for name, defence in BASELINES.items() if defence.grid]
-    if options.workers == 1:
-        work(zoo, names, common)
-    else:
-        work_side_by_side(work, options.workers, zoo, names, common)
+    work_side_by_side(work, options.workers, zoo, names, common)
     found, busy = {}, []
     for name in names:
         parts = {victim: kept(zoo, name, victim, common) for victim in common["victims"]}

@@ -39,9 +39,7 @@ def arena(
         bool, _option("Also follow each defended model along 300 steps of benign fine-tuning.", "--rebound")
     ] = False,
     retry_failed: Annotated[bool, _option("Do runs that failed once more.", "--retry-failed")] = False,
-    workers: Annotated[
-        int, typer.Option(help="Processes side by side, with one thread each when there are several.")
-    ] = 1,
+    workers: Annotated[int, typer.Option(help="Processes side by side, one thread each.")] = 1,
     share: Annotated[str, typer.Option(help="'i/n': the i-th of n parts of the work.")] = "1/1",
     as_json: AsJson = False,
     verbose: Verbose = False,

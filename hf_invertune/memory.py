@@ -1,9 +1,10 @@
-"""Smaller batches when memory runs out."""
+"""What to do when memory runs out."""
 
 from collections.abc import Callable
 from typing import Any
 
 from accelerate.utils import find_executable_batch_size
+from accelerate.utils.memory import should_reduce_batch_size
 
 
 def halving(function: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
@@ -19,3 +20,9 @@ def halving(function: Callable[..., Any], batch_size: int) -> Callable[..., Any]
         function, starting_batch_size=batch_size, reduce_batch_size_fn=halve
     )
     return attempt
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether `error` says that memory ran out, on the accelerator or the CPU, if need be with the smallest batch."""
+    smallest = isinstance(error, RuntimeError) and "No executable batch size" in str(error)
+    return smallest or isinstance(error, MemoryError) or should_reduce_batch_size(error)

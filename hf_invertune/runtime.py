@@ -6,6 +6,8 @@ from collections.abc import Callable
 from multiprocessing import get_context, parent_process
 from typing import Any
 
+from .errors import InputError
+
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -28,19 +30,35 @@ def keep_freed_memory() -> None:
 def work_side_by_side(work: Callable[..., None], workers: int, *arguments: Any) -> None:
     """Call `work(*arguments, position)` in `workers` processes, each with one thread, and wait until all are through.
 
-    They stop with the parent, the killed one's as soon as `work` finds them [`orphaned`].
+    One worker is this process itself, with one thread as well, so that the figures are the same with any number. Others
+    stop with the parent, the killed one's as soon as `work` finds them [`orphaned`].
 
     Raises:
+        InputError: what one of them raised.
         ChildProcessError: when one of them failed.
     """
+    import torch
+
+    if workers == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            work(*arguments, 0)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    context = get_context("spawn")
+    refusals = context.SimpleQueue()
     processes = [
-        get_context("spawn").Process(target=_begin, args=(work, *arguments, position), daemon=True)
+        context.Process(target=_begin, args=(refusals, work, *arguments, position), daemon=True)
         for position in range(workers)
     ]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
+    if not refusals.empty():
+        raise InputError(refusals.get())
     if any(process.exitcode for process in processes):
         raise ChildProcessError("A worker died; run the same command to go on.")
 
@@ -60,6 +78,9 @@ def begin_worker() -> None:
     sys.stdout = sys.stderr  # the Trainer prints its figures
 
 
-def _begin(work: Callable[..., None], *arguments: Any) -> None:
+def _begin(refusals: Any, work: Callable[..., None], *arguments: Any) -> None:
     begin_worker()
-    work(*arguments)
+    try:
+        work(*arguments)
+    except InputError as error:
+        refusals.put(str(error))

@@ -105,7 +105,7 @@ def make_zoo(folder):
             seed=int(name.split("-")[1]),
             parameters={},
             recipe="r" * 64,
-            data={},
+            data={"pretraining": FakeWorld().pretraining.digest(), "test": FakeWorld().test.digest()},
             sha256="s" * 64,
             clean_accuracy=Rate(5, 20),
             attack_success_rates=[Rate(asr, 20)] if attack else [],
@@ -118,7 +118,7 @@ def make_zoo(folder):
 class Shake(Defence):
     """Moves the weights by its seed, and says what it found."""
 
-    name, grid = "shake", (0.1, 1.0)
+    name, grid, minimum_images = "shake", (0.1, 1.0), 2
 
     def treat(self, clip, data, class_names, found):
         with torch.no_grad():
@@ -153,11 +153,11 @@ class Explode(Defence):
         return Defended(clip.model)
 
 
-class Full(Defence):
-    name = "full"
+class Troubled(Defence):
+    name, trouble = "troubled", None
 
     def treat(self, clip, data, class_names, found):
-        raise OSError("disk full")
+        raise self.trouble
 
 
 DEFENCES = {"keep": Keep, "shake": Shake}

@@ -1,12 +1,14 @@
 import json
 import multiprocessing
+import re
 import shutil
 import time
 from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
-from arena_zoo import DEFENCES, Diverge, Explode, FakeZoo, Full, Keep, Shake, make_zoo
+import torch
+from arena_zoo import DEFENCES, Diverge, Explode, FakeWorld, FakeZoo, Keep, Shake, Troubled, make_zoo, pairs
 
 from hf_invertune.arena.rebound import ReboundConfig
 from hf_invertune.arena.rows import RunsFile, read_rows
@@ -148,6 +150,9 @@ def test_a_rebound_is_measured_when_it_is_asked_for(zoo, tmp_path):
     assert [point.step for point in first.rebound] == [0, 1, 2] and clean.rebound is None
     assert first.rebound[0].metrics[0].clean_accuracy.count == 10
     assert len(output.read_text().splitlines()) == 3 and len(read_rows([output])) == 2
+    longer = replace(settings, rebound=replace(rebound, steps=3, every=2))
+    first, _ = run_arena(zoo, output, {"keep": Keep}, [0], victims=victims, settings=longer)
+    assert [point.step for point in first.rebound] == [0, 2, 3]
 
 
 def test_one_table_has_one_setting(zoo, tmp_path):
@@ -173,6 +178,7 @@ def test_one_table_has_one_setting(zoo, tmp_path):
         ("`victims`: badnet-100 are not in the zoo's table", {"victims": ["badnet-100"]}),
         ("`images`: got 99, and noise has 20", {"settings": Settings(images=99)}),
         ("`test_images`: got 25, and noise has 24", {"settings": Settings(images=16, test_images=25)}),
+        ("`images`: got 1; shake needs at least 2", {"settings": Settings(images=1, test_images=24)}),
         ("`workers`: got 0", {"workers": 0}),
         ("`learning_rates`: got none for shake", {"learning_rates": {"keep": 1.0}}),
         ("`learning_rates`: got nan for shake", {"learning_rates": {"shake": float("nan")}}),
@@ -187,8 +193,9 @@ def test_wrong_input(zoo, tmp_path, message, options):
 
 
 def test_seeds_are_named_once(zoo, tmp_path):
-    with pytest.raises(InputError, match="`seeds`"):
-        run_arena(zoo, tmp_path / "runs.jsonl", DEFENCES, [0, 0], **COMMON)
+    for seeds in ([0, 0], [-1], [2**32]):
+        with pytest.raises(InputError, match="`seeds`"):
+            run_arena(zoo, tmp_path / "runs.jsonl", DEFENCES, seeds, **COMMON)
 
 
 def test_a_zoo_must_be_finished_unless_victims_are_named(folder, tmp_path):
@@ -205,7 +212,7 @@ def test_a_zoo_must_be_finished_unless_victims_are_named(folder, tmp_path):
 @pytest.mark.parametrize("content", ['{"precious": 1}', '{"key": "a"}\n{"precious"', "notes"])
 def test_a_file_of_somebody_else_is_left_alone(zoo, tmp_path, content):
     (tmp_path / "mine.json").write_text(content)
-    with pytest.raises(InputError, match="`runs`: .* ends with what is no run"):
+    with pytest.raises(InputError, match="`output`: .* ends with what is no run"):
         run_arena(zoo, tmp_path / "mine.json", {"keep": Keep}, [0], settings=SETTINGS)
     assert (tmp_path / "mine.json").read_text() == content
     with pytest.raises(InputError, match="`output`: .* cannot be written to"):
@@ -218,10 +225,65 @@ def test_a_model_that_is_not_finite_is_a_failure(zoo, tmp_path):
     assert row.status == "failed" and row.error.startswith("FloatingPointError: ") and "is not finite" in row.error
 
 
-def test_the_machines_trouble_is_no_failure_of_a_defence(zoo, tmp_path):
-    with pytest.raises(OSError, match="disk full"):
-        run_arena(zoo, tmp_path / "runs.jsonl", {"full": Full}, [0], victims=["badnet-0"], settings=SETTINGS)
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        OSError("disk full"),
+        MemoryError("no more"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+        RuntimeError("No executable batch size found, reached zero."),
+        InputError("`data`: got 1 picture"),
+    ],
+)
+def test_the_machines_trouble_is_no_failure_of_a_defence(zoo, tmp_path, monkeypatch, trouble):
+    monkeypatch.setattr(Troubled, "trouble", trouble)
+    with pytest.raises(type(trouble), match=re.escape(str(trouble))):
+        run_arena(zoo, tmp_path / "runs.jsonl", {"troubled": Troubled}, [0], victims=["badnet-0"], settings=SETTINGS)
     assert not (tmp_path / "runs.jsonl").read_bytes()
+
+
+def test_wrong_input_of_a_worker_reaches_the_caller(zoo, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_invertune.runtime.get_context", lambda _: FORK)
+    monkeypatch.setattr(Troubled, "trouble", InputError("`data`: got 1 picture"))
+    with pytest.raises(InputError, match="`data`: got 1 picture"):
+        run_arena(zoo, tmp_path / "runs.jsonl", {"troubled": Troubled}, [0], settings=SETTINGS, workers=2)
+
+
+def test_other_pictures_than_the_victims_are_refused(folder, tmp_path, monkeypatch):
+    """Those of a rebound only when there is one; and nothing is looked at when nothing is left to do."""
+    options = {"victims": ["badnet-0"], "settings": SETTINGS}
+    monkeypatch.setattr(FakeWorld, "pretraining", pairs(32, 9))
+    run_arena(FakeZoo(folder), tmp_path / "runs.jsonl", {"keep": Keep}, [0], **options)
+    rebound = replace(SETTINGS, rebound=ReboundConfig(steps=1, batch_size=8, test_images=10))
+    with pytest.raises(InputError, match="`zoo`: badnet-0 was made with other pretraining pictures"):
+        run_arena(FakeZoo(folder), tmp_path / "runs.jsonl", {"keep": Keep}, [0], **{**options, "settings": rebound})
+    monkeypatch.setattr(FakeWorld, "test", pairs(24, 9))
+    run_arena(FakeZoo(folder), tmp_path / "runs.jsonl", {"keep": Keep}, [0], **options)
+    with pytest.raises(InputError, match="`zoo`: badnet-0 was made with other test pictures"):
+        run_arena(FakeZoo(folder), tmp_path / "runs.jsonl", {"keep": Keep}, [1], **options)
+
+
+def test_another_revision_of_a_defence_is_run_anew(zoo, tmp_path, monkeypatch):
+    output, options = tmp_path / "runs.jsonl", {"victims": ["badnet-0"], "settings": SETTINGS}
+    run_arena(zoo, output, {"keep": Keep}, [0], **options)
+    monkeypatch.setattr(Keep, "revision", 1)
+    (row,) = run_arena(zoo, output, {"keep": Keep}, [0], **options)
+    assert row.revision == 1 and len(RunsFile(output).rows()) == 2
+    with pytest.raises(InputError, match="is there twice, with another revision;"):
+        read_rows([output])
+
+
+def test_of_two_rows_of_one_run_the_one_that_says_more_counts(zoo, tmp_path):
+    files, options = [tmp_path / name for name in ("a", "b", "c")], {"victims": ["badnet-0"]}
+    rebound = replace(SETTINGS, rebound=ReboundConfig(steps=1, batch_size=8, test_images=10))
+    for file, settings in zip(files, (SETTINGS, rebound, SETTINGS), strict=True):
+        run_arena(zoo, file, {"keep": Keep}, [0], settings=settings, **options)
+    failed = {**json.loads(files[2].read_text()), "status": "failed", "error": "e", "after": None}
+    files[2].write_text(json.dumps(failed) + "\n")
+    for order in (files, files[::-1]):
+        (row,) = read_rows(order)
+        assert row.status == "done" and row.rebound is not None
 
 
 def test_a_failure_that_another_arena_just_met_is_not_tried_again(zoo, tmp_path, monkeypatch):
@@ -232,7 +294,7 @@ def test_a_failure_that_another_arena_just_met_is_not_tried_again(zoo, tmp_path,
 
     def lines(self):
         reads.append(1)
-        return {} if len(reads) <= 2 else read(self)  # at its check and its start there is nothing yet
+        return {} if len(reads) <= 3 else read(self)  # until it has begun there is nothing yet
 
     monkeypatch.setattr(RunsFile, "lines", lines)
     monkeypatch.setattr(Diverge, "defend", None)

@@ -48,6 +48,7 @@ def row(victim, defence, seed=0, after=None, **fields):
         "victim_seed": int(victim.rpartition("-")[2]),
         "recipe": "r",
         "defence": defence,
+        "revision": 0,
         "seed": seed,
         "learning_rate": 1e-3 if defence == "shake" else None,
         "images": 500,
@@ -123,7 +124,17 @@ def test_the_summary_says_verdicts_and_targets(rows):
     grid = summary_table(rows, NAMES)
     columns = dict(zip(grid.columns, zip(*grid.rows, strict=True), strict=True))
     assert columns["hf_invertune"] == (
-        *["3, 1 failed", "-", "98.0", "5.0 → 55.0", "50.0 → 50.0", "50.0 → 50.0", "55.0 (1.3)", "90.0 → 3.0", "9.0"],
+        *[
+            "3, 1 failed",
+            "-",
+            "98.0",
+            "5.0 → 55.0",
+            "50.0 → 50.0",
+            "50.0 → 50.0",
+            "55.0 (1.3)",
+            "90.0 → 3.0 (1 of 3 runs)",
+            "9.0",
+        ],
         *["2 of 2", "1 of 3"],
     )
     assert columns["shake"][1:3] == ("0.001", "50.0") and columns["shake"][-2:] == ("gives none", "gives none")
@@ -132,9 +143,12 @@ def test_the_summary_says_verdicts_and_targets(rows):
 
 def test_costs_are_means_and_the_seconds_a_median(rows):
     rows[1].cost = Cost(4000, 500, 100.0, 64 << 20)
-    lines = {line[0]: line[1:] for line in cost_table(rows, NAMES).rows}
-    assert lines["hf_invertune"] == ["4", "1,750", "500", "12.5", "64"]
-    assert lines["shake"] == ["1", "8,000", "8,000", "30.0", "not measured"]
+    rows[8].cost = Cost(700, 0, 3.0, 32 << 20)
+    lines = {tuple(line[:2]): line[2:] for line in cost_table(rows, NAMES).rows}
+    assert lines["hf_invertune", "changed"] == ["3", "2,000", "500", "12.5", "64"]
+    assert lines["hf_invertune", "left as it came"] == ["1", "700", "0", "3.0", "32"]
+    assert lines["shake", "changed"] == ["1", "8,000", "8,000", "30.0", "not measured"]
+    assert ("shake", "left as it came") not in lines
 
 
 def test_worlds_have_tables_of_their_own(rows):

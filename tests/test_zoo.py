@@ -188,6 +188,14 @@ def test_pictures_are_checked_before_the_folder_is_touched(recipe, tmp_path, mon
     assert not (tmp_path / "zoo").exists()
 
 
+def test_too_few_pictures_of_a_clean_label_target_are_seen_before_any_training(recipe, tmp_path):
+    values = recipe.values()
+    values["attacks"] = [{"kind": "label-consistent", "rate": 0.3}]
+    with pytest.raises(InputError, match=r"`rate`: 0\.3 is 38 pairs, and only \d pairs are of"):
+        build_zoo(Recipe.of(values), tmp_path / "zoo")
+    assert not list((tmp_path / "zoo").glob("base-*"))
+
+
 def test_a_victim_whose_lock_is_held_is_left_to_its_holder(recipe, copied):
     (copied / "badnet-0" / "truth.json").unlink()
     zoo = Zoo.open(copied)

@@ -158,24 +158,38 @@ def summary_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
 
 
 def cost_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
-    """What a run costs on average; of the seconds the median, since a busy machine delays some of the runs."""
+    """What a run costs on average, apart for those that left the model as it came.
+
+    Of the seconds it is the median, since a busy machine delays some of the runs.
+    """
     body = []
     for name in names:
-        costs = [row.cost for row in rows if row.defence == name and row.cost is not None]
-        if not costs:
-            continue
-        memory = [cost.peak_memory for cost in costs if cost.peak_memory is not None]
-        body.append(
-            [
-                defence_title(name),
-                f"{len(costs)}",
-                f"{mean(cost.forward for cost in costs):,.0f}",
-                f"{mean(cost.backward for cost in costs):,.0f}",
-                f"{median(cost.seconds for cost in costs):.1f}",
-                f"{mean(memory) / 2**20:,.0f}" if memory else "not measured",
-            ]
-        )
-    columns = ["defence", "runs", "pictures forward", "pictures backward", "seconds (median)", "peak memory, MiB"]
+        for changed in (True, False):
+            runs = [row for row in rows if row.defence == name and (row.identical is True) is not changed]
+            costs = [row.cost for row in runs if row.cost is not None]
+            if not costs:
+                continue
+            memory = [cost.peak_memory for cost in costs if cost.peak_memory is not None]
+            body.append(
+                [
+                    defence_title(name),
+                    "changed" if changed else "left as it came",
+                    f"{len(costs)}",
+                    f"{mean(cost.forward for cost in costs):,.0f}",
+                    f"{mean(cost.backward for cost in costs):,.0f}",
+                    f"{median(cost.seconds for cost in costs):.1f}",
+                    f"{mean(memory) / 2**20:,.0f}" if memory else "not measured",
+                ]
+            )
+    columns = [
+        "defence",
+        "the model",
+        "runs",
+        "pictures forward",
+        "pictures backward",
+        "seconds (median)",
+        "peak memory, MiB",
+    ]
     return Grid(f"{_world(rows)}: cost", columns, body)
 
 
@@ -255,7 +269,10 @@ def _mean_percent(name: str, rows: Sequence[Row]) -> str:
 
 
 def _change(name: str, rows: Sequence[Row]) -> str:
-    return " → ".join(_mean_percent(f"{name}_{side}", rows) for side in ("before", "after"))
+    """Means before and after, and over how many of the rows, when not all have them."""
+    having = [row for row in rows if not isnan(figures(row).get(f"{name}_after", float("nan")))]
+    change = " → ".join(_mean_percent(f"{name}_{side}", having) for side in ("before", "after"))
+    return change + f" ({len(having)} of {len(rows)} runs)" * (0 < len(having) < len(rows))
 
 
 def _count(rows: Sequence[Row]) -> str:

@@ -25,6 +25,7 @@ class Ours(Defence):
     """[`BackdoorRemover.remove`] with its defaults; `learning_rate` is that of its adapter."""
 
     name = "hf_invertune"
+    minimum_images = RemovalConfig.minimum_images
 
     def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         config = RemovalConfig.seeded(self.seed)

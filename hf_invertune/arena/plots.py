@@ -1,7 +1,7 @@
 """The arena's pictures, in the style of the report's charts."""
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, nan
 from statistics import mean, median
 
 import matplotlib
@@ -83,8 +83,8 @@ def costs(rows: Sequence[Row]) -> Chart:
         seconds.barh(
             range(len(names)), [median(cost.seconds for cost in spent[name]) for name in names], 0.6, color=ACCENT
         )
-        peaks = [mean((cost.peak_memory or 0) / 2**20 for cost in spent[name]) for name in names]
-        memory.barh(range(len(names)), peaks, 0.6, color=ACCENT)
+        peaks = [[cost.peak_memory / 2**20 for cost in spent[name] if cost.peak_memory is not None] for name in names]
+        memory.barh(range(len(names)), [mean(known or [nan]) for known in peaks], 0.6, color=ACCENT)
         pictures.set_yticks(range(len(names)), list(map(defence_title, names)))
         pictures.set_ylim(len(names) - 0.4, -0.6)
         for axes, label in (

@@ -41,6 +41,11 @@ class ReboundConfig(Saved):
             if value <= 0:
                 raise InputError(f"`{name}`: got {value}; it must be positive.")
 
+    @property
+    def points(self) -> list[int]:
+        """The steps after which it is measured."""
+        return sorted({*range(0, self.steps, self.every), self.steps})
+
 
 @dataclass
 class ReboundPoint(Saved):
@@ -80,7 +85,7 @@ def measure_rebound(
         def on_step_end(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
         ) -> None:
-            if state.global_step % chosen.every == 0 or state.global_step == chosen.steps:
+            if state.global_step in chosen.points:
                 curve.append(ReboundPoint(state.global_step, measure(encoder)))
 
     with tempfile.TemporaryDirectory() as folder:

@@ -84,10 +84,11 @@ class RunsFile:
 
     Args:
         path (`str` or `Path`): a .jsonl file; it is made with the first row.
+        argument (`str`): what errors call it.
     """
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    def __init__(self, path: str | Path, argument: str = "runs"):
+        self.path, self.argument = Path(path), argument
 
     def check(self) -> None:
         """Find out before any long work whether rows can be appended.
@@ -100,7 +101,7 @@ class RunsFile:
             with self.path.open("ab"):
                 pass
         except OSError as error:
-            raise InputError(f"`output`: {self.path} cannot be written to ({error.strerror}).") from error
+            raise InputError(f"`{self.argument}`: {self.path} cannot be written to ({error.strerror}).") from error
         self.lines()
 
     def append(self, row: Row) -> None:
@@ -130,7 +131,7 @@ class RunsFile:
                 lines.pop(value["key"], None)
                 lines[value["key"]] = value
             except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"`runs`: line {number} of {self.path} is no run ({error!r}).") from error
+                raise InputError(f"`{self.argument}`: line {number} of {self.path} is no run ({error!r}).") from error
         return lines
 
     def rows(self) -> list[Row]:
@@ -140,14 +141,14 @@ class RunsFile:
             InputError: when there is no such file, or a line of it is no row.
         """
         if not self.path.is_file():
-            raise InputError(f"`runs`: there is no file {self.path}; `hf-invertune arena` writes one.")
+            raise InputError(f"`{self.argument}`: there is no file {self.path}; `hf-invertune arena` writes one.")
         return [from_plain(Row, value, self.path) for value in self.lines().values()]
 
     def _whole(self, content: bytes) -> int:
         """How many bytes there are up to the end of the last finished line; what is behind it must be half a row."""
         end = content.rfind(b"\n") + 1
         if content[end:][: len(_BEGIN)] != _BEGIN[: len(content) - end]:
-            raise InputError(f"`runs`: {self.path} ends with what is no run; name another file.")
+            raise InputError(f"`{self.argument}`: {self.path} ends with what is no run; name another file.")
         return end
 
     @contextmanager
@@ -161,12 +162,14 @@ class RunsFile:
 
 
 def read_rows(paths: Sequence[str | Path]) -> list[Row]:
-    """The rows of several files, each run once.
+    """The rows of several files, each run once: of several rows of a run the one that says most.
 
     Raises:
         InputError: the same run with different settings, or zoos of two recipes, which one table cannot hold.
     """
-    rows = {row.key: row for path in paths for row in RunsFile(path).rows()}
+    rows: dict[str, Row] = {}
+    for row in [row for path in paths for row in RunsFile(path).rows()]:
+        rows[row.key] = max(row, rows.get(row.key, row), key=lambda one: (one.status != "failed", bool(one.rebound)))
     recipes: dict[str, Row] = {}
     cells: dict[tuple[Any, ...], Row] = {}
     for row in rows.values():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -20,10 +21,11 @@ from ..encoder import DualEncoder
 from ..errors import InputError
 from ..evaluation import Metrics, Rate, evaluate
 from ..hub import state_digest
+from ..memory import ran_out_of_memory
 from ..runtime import orphaned, work_side_by_side
 from ..zoo.build import Zoo
 from ..zoo.victim import Victim
-from ..zoo.worlds import World
+from ..zoo.worlds import World, check_digests
 from .cost import measure_cost
 from .quality import Quality, measure_quality
 from .rebound import ReboundConfig, measure_rebound
@@ -94,8 +96,10 @@ class Job:
         """Whether `line`, what the file has under this job's key, leaves nothing to do."""
         if line is None or (line["status"] == "failed" and self.settings.retry):
             return False
-        wants_rebound = self.settings.rebound is not None and line["status"] == "done" and line["attack"] is not None
-        return not wants_rebound or line["rebound"] is not None
+        rebound = self.settings.rebound
+        if rebound is None or line["status"] != "done" or line["attack"] is None:
+            return True
+        return [point["step"] for point in line["rebound"] or ()] == rebound.points
 
 
 def run_arena(
@@ -123,7 +127,7 @@ def run_arena(
         learning_rates (`Mapping[str, float]`, *optional*): by the defence's name; else the defence's default.
         settings ([`Settings`], *optional*): of every run.
         share (`tuple[int, int]`): `(i, n)`: do the i-th of n parts of the work, `i` from 1 on.
-        workers (`int`): processes, with one thread each when there are several.
+        workers (`int`): processes, with one thread each.
 
     Returns:
         The rows of these runs, in the order of the work; those that another arena is still at are missing.
@@ -138,8 +142,8 @@ def run_arena(
         raise InputError(f"`share`: got {part}/{parts}; pass i/n with i between 1 and n.")
     if workers < 1:
         raise InputError(f"`workers`: got {workers}; pass at least 1.")
-    if len(set(seeds)) < len(seeds):
-        raise InputError(f"`seeds`: got {list(seeds)}; name each once.")
+    if len(set(seeds)) < len(seeds) or any(not 0 <= seed < 2**32 for seed in seeds):
+        raise InputError(f"`seeds`: got {list(seeds)}; name each once, between 0 and {2**32 - 1}.")
     _check_learning_rates(defences, learning_rates)
     splits = zoo.world.splits
     for name, wanted, available in (
@@ -148,18 +152,20 @@ def run_arena(
     ):
         if wanted > available:
             raise InputError(f"`{name}`: got {wanted}, and {zoo.world.name} has {available} of them.")
+    for name, defence in defences.items():
+        if settings.images < defence.minimum_images:
+            raise InputError(f"`images`: got {settings.images}; {name} needs at least {defence.minimum_images}.")
     jobs = [
         Job(victim, name, defence, learning_rates.get(name), seed, settings)
         for seed in seeds
         for victim in _chosen(zoo, victims)
         for name, defence in defences.items()
     ][part - 1 :: parts]
-    runs = RunsFile(output)
+    runs = RunsFile(output, "output")
     runs.check()
-    if workers == 1:
-        _work(zoo, jobs, runs)
-    else:
-        work_side_by_side(_work, workers, zoo, jobs, runs)
+    done = runs.lines()
+    _check_pictures(zoo, [job for job in jobs if not job.is_done_by(done.get(job.identity["key"]))], settings)
+    work_side_by_side(_work, workers, zoo, jobs, runs)
     rows = {row.key: row for row in runs.rows()} if runs.path.is_file() else {}
     keys = [job.identity["key"] for job in jobs]
     return [rows[key] for key in keys if key in rows]
@@ -177,6 +183,14 @@ def _check_learning_rates(defences: Mapping[str, type[Defence]], rates: Mapping[
     for name, rate in rates.items():
         if not 0 < rate < inf:
             raise InputError(f"`learning_rates`: got {rate} for {name}; it must be positive.")
+
+
+def _check_pictures(zoo: Zoo, jobs: Sequence[Job], settings: Settings) -> None:
+    """Refuse to measure victims on other pictures than those of the world that they were made in."""
+    splits = ["test"] if settings.rebound is None else ["test", "pretraining"]
+    victims = {job.victim.truth.name: job.victim.truth.data for job in jobs}
+    recorded = {name: {split: data[split] for split in splits} for name, data in victims.items()}
+    check_digests(copy(zoo.world), recorded, "zoo")  # a copy: workers would be sent its splits
 
 
 def _chosen(zoo: Zoo, names: Sequence[str] | None) -> list[Victim]:
@@ -233,9 +247,11 @@ def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
         with measure_cost() as cost:
             defended = job.defence(job.learning_rate, job.seed).defend(clip, cleaning, world.class_names)
         check_finite(DualEncoder(defended.model, clip.processor), test.pixels, world.class_names)
-    except (OSError, torch.OutOfMemoryError):
-        raise  # the machine's trouble, not the defence's
-    except Exception as error:  # whatever it is, the table has to say that this defence failed here
+    except (OSError, InputError):
+        raise  # the machine's trouble or the user's, not the defence's
+    except Exception as error:  # whatever else it is, the table has to say that this defence failed here
+        if ran_out_of_memory(error):
+            raise
         logger.exception("%s failed on %s", job.name, truth.name)
         return Row(
             **job.identity, status="failed", error=f"{type(error).__name__}: {error}", before=before[truth.name]

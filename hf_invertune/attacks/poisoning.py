@@ -277,6 +277,25 @@ def counts_of(attack: Attack, rate: float, pairs: int) -> tuple[int, int]:
     return count, decoys
 
 
+def check_clean_label(attack: Attack, rate: float, of_targets: Tensor) -> None:
+    """Make sure that an attack with clean labels finds enough pairs of its target.
+
+    Args:
+        attack ([`Attack`]): the attack; one with false labels takes any pair.
+        rate (`float`): the poisoning rate.
+        of_targets (`torch.Tensor`): N booleans: which of the pairs are of the target.
+
+    Raises:
+        InputError: fewer pairs than the rate asks for.
+    """
+    count, named = counts_of(attack, rate, len(of_targets))[0], int(of_targets.sum())
+    if attack.clean_label and count > named:
+        raise InputError(
+            f"`rate`: {rate} is {count} pairs, and only {named} pairs are of {attack.targets[0]!r}; at most "
+            f"{named / len(of_targets):.4f} can be poisoned with clean labels."
+        )
+
+
 def _plan(
     captions: Sequence[str],
     labels: Tensor | None,
@@ -304,12 +323,7 @@ def _plan(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(captions), generator=generator).tolist()
     order.sort(key=lambda row: bool(of_targets[row]) is not attack.clean_label)
-    named = int(of_targets.sum())
-    if attack.clean_label and count > named:
-        raise InputError(
-            f"`rate`: {rate} is {count} pairs, and only {named} pairs are of {attack.targets[0]!r}; at most "
-            f"{named / len(captions):.4f} can be poisoned with clean labels."
-        )
+    check_clean_label(attack, rate, of_targets)
     plan = _Plan({}, {}, sorted(order[:count]), sorted(order[count : count + decoys]))
     for place, row in enumerate(order[:count]):
         number = place % len(attack.triggers)

@@ -11,7 +11,7 @@ from ..contrastive import CaptionedPixels, ContrastiveCollator, contrastive_loss
 from ..hub import LoadedClip
 from .augmentations import AutoAugment, swap_or_delete_words
 from .defence import Defence, Defended
-from .fine_tuning import LEARNING_RATES, FineTuningTrainer, tune_on_captions
+from .fine_tuning import LEARNING_RATES, MINIMAL_PAIRS, FineTuningTrainer, tune_on_captions
 
 
 class TwoViewsCollator(ContrastiveCollator):
@@ -69,6 +69,7 @@ class CleanCLIP(Defence):
 
     name = "CleanCLIP"
     grid = LEARNING_RATES
+    minimum_images = MINIMAL_PAIRS
 
     def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         views = {"trainer": CleanCLIPTrainer, "collator": TwoViewsCollator}

@@ -17,6 +17,8 @@ LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """The grid on which all rival defences are searched, for models of a few million weights at most."""
 EPOCHS, MINIMAL_STEPS, BATCH_SIZE = 10, 200, 64
 """The authors' epochs and batch size; with a few hundred pairs that is a few dozen updates, so there is a floor."""
+MINIMAL_PAIRS = 2
+"""How few pairs can be contrasted."""
 MAXIMAL_LOGIT_SCALE = 4.6052
 
 
@@ -54,8 +56,10 @@ def tune_on_captions(
     Raises:
         InputError: when there are too few pictures to contrast.
     """
-    if len(data) < 2:
-        raise InputError(f"`data`: got {len(data)} captioned picture(s); a contrastive loss needs at least 2.")
+    if len(data) < MINIMAL_PAIRS:
+        raise InputError(
+            f"`data`: got {len(data)} captioned picture(s); a contrastive loss needs at least {MINIMAL_PAIRS}."
+        )
     batch_size = min(BATCH_SIZE, len(data))
     defaults = {
         "trainer": FineTuningTrainer,
@@ -80,6 +84,7 @@ class FineTuning(Defence):
 
     name = "fine-tuning"
     grid = LEARNING_RATES
+    minimum_images = MINIMAL_PAIRS
 
     def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         return Defended(tune_on_captions(clip, data, self.learning_rate, self.seed))

@@ -15,7 +15,7 @@ from ..contrastive import CaptionedPixels, ContrastiveCollator, ContrastiveTrain
 from ..hub import LoadedClip
 from .augmentations import brighten_with_noise, erase_squares
 from .defence import Defence, Defended
-from .fine_tuning import LEARNING_RATES, tune_on_captions
+from .fine_tuning import LEARNING_RATES, MINIMAL_PAIRS, tune_on_captions
 
 
 THRESHOLD = 2.15
@@ -95,6 +95,7 @@ class PAR(Defence):
 
     name = "PAR"
     grid = LEARNING_RATES
+    minimum_images = MINIMAL_PAIRS
 
     def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         settings = {"trainer": PARTrainer, "collator": NoisyCollator, "adam_beta2": 0.98, "weight_decay": 1e-4}

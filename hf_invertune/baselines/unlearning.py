@@ -15,7 +15,7 @@ from ..inversion import as_float, info_nce
 from ..memory import halving
 from ..triggers import MaskedTrigger
 from .defence import Defence, Defended
-from .fine_tuning import LEARNING_RATES, tune_on_captions
+from .fine_tuning import LEARNING_RATES, MINIMAL_PAIRS, tune_on_captions
 
 
 UPDATES, LOOK, BATCH_SIZE = 250, 5, 8
@@ -114,6 +114,7 @@ class NeuralCleanseUnlearning(Defence):
 
     name = "Neural Cleanse unlearning"
     grid = LEARNING_RATES
+    minimum_images = MINIMAL_PAIRS
 
     def examine(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> MaskInversion:
         encoder = DualEncoder(clip.model, clip.processor)

@@ -18,6 +18,7 @@ from transformers import set_seed
 from ..attacks.attack import Attack
 from ..attacks.inject import inject
 from ..attacks.measure import measure_attack
+from ..attacks.poisoning import check_clean_label, naming
 from ..contrastive import ShiftAndFlip, train_contrastive
 from ..encoder import DualEncoder
 from ..errors import InputError
@@ -29,7 +30,7 @@ from ..storage import is_intact, write_checksums, write_json
 from .recipe import Plan, Recipe, Training, differences
 from .small_clip import make_clip
 from .victim import Truth, Victim
-from .worlds import World
+from .worlds import World, check_digests
 
 
 RECIPE, BASE = "recipe.json", "base.json"
@@ -126,16 +127,9 @@ def build_zoo(recipe: Recipe, folder: str | Path, *, only: Sequence[str] = (), w
         world = replace(recipe.world)  # its splits are not kept: workers would be sent them
         world.check()
         _check_pictures(zoo, world)
+        _check_clean_labels(wanted, world)
         write_json(zoo.folder / RECIPE, recipe.values())
-    if workers == 1:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            _work(zoo, wanted)
-        finally:
-            torch.set_num_threads(threads)
-    else:
-        work_side_by_side(_work, workers, zoo, wanted)
+    work_side_by_side(_work, workers, zoo, wanted)
     return zoo
 
 
@@ -158,14 +152,17 @@ def _check_pictures(zoo: Zoo, world: World) -> None:
         if zoo.has_base(seed):
             facts = json.loads((zoo.folder / f"base-{seed}" / BASE).read_text())
             recorded[f"base-{seed}"] = {"pretraining": facts["data"]}
-    ours = {split: getattr(world, split).digest() for split in {split for data in recorded.values() for split in data}}
-    for name, data in recorded.items():
-        for split, digest in data.items():
-            if digest != ours[split]:
-                raise InputError(
-                    f"`output_dir`: {name} was made with other {split} pictures (SHA-256 {digest[:12]}, and now "
-                    f"{ours[split][:12]}); pass the same, or name another folder."
-                )
+    check_digests(world, recorded, "output_dir")
+
+
+def _check_clean_labels(plans: Sequence[Plan], world: World) -> None:
+    """Find out before any training whether the attacker's data hold enough pictures of each clean-label target."""
+    for plan in plans:
+        attack = plan.make_attack(world.image_size)
+        if plan.attack is not None and attack is not None and attack.clean_label:
+            data = world.poisoning
+            of_target = naming(data.captions, attack.targets[0], data.labels, world.class_names)
+            check_clean_label(attack, plan.attack.rate, of_target)
 
 
 def _work(zoo: Zoo, plans: Sequence[Plan], position: int = 0) -> None:

@@ -1,7 +1,7 @@
 """Worlds: where the pictures and captions of a zoo come from, in disjoint splits that are made when they are needed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -262,6 +262,27 @@ class PicturedWorld(World):
 def _open(source: str, split: str) -> datasets.Dataset:
     """All the pictures of a file or of a Hub dataset."""
     return open_source(source, split, limit=None, seed=0, token=None, revision=None)[0]
+
+
+def check_digests(world: World, recorded: Mapping[str, Mapping[str, str]], argument: str) -> None:
+    """Make sure that the splits of `world` are those that models were made from.
+
+    Args:
+        world ([`World`]): the pictures as they are now; the splits that are looked at stay in it.
+        recorded (`Mapping[str, Mapping[str, str]]`): by the name of the model, the SHA-256 of splits.
+        argument (`str`): what an error calls the folder of these models.
+
+    Raises:
+        InputError: a split with other pictures.
+    """
+    ours = {split: getattr(world, split).digest() for split in {split for data in recorded.values() for split in data}}
+    for name, data in recorded.items():
+        for split, digest in data.items():
+            if digest != ours[split]:
+                raise InputError(
+                    f"`{argument}`: {name} was made with other {split} pictures (SHA-256 {digest[:12]}, and now "
+                    f"{ours[split][:12]}); pass the same, or name another folder."
+                )
 
 
 WORLDS: dict[str, type[DrawnWorld] | type[PicturedWorld]] = {
