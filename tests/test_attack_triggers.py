@@ -133,11 +133,69 @@ def test_triangles_and_text_leave_the_rest_alone():
     assert red[0].max() > 0 and red[1:].max() <= 0
 
 
+def drawn(mask, threshold):
+    """A mask (H x W) as lines of text: what is at least `threshold`."""
+    return ["".join("#" if value >= threshold else "." for value in line) for line in mask.tolist()]
+
+
+def test_triangles_point_up():
+    mask = make("triangles", 8).triggers[0].mask[0]
+    assert drawn(mask, 0.1) == ["........", ".##..##.", ".##..##.", "########"] * 2
+    assert drawn(mask, 0.14) == ["........", "........", ".##..##.", ".##..##."] * 2
+
+
+def test_text_reads_from_left_to_right():
+    mask = make("text", 16, words="TL").triggers[0].mask[0]
+    rows = [line for line in drawn(mask, 0.2) if "#" in line]
+    assert 4 <= len(rows) <= 14
+    assert rows[0].count("#") > 4 and rows[0].rstrip(".").endswith("#")
+    assert rows[-1].index("#") < 8 < rows[-1].rindex("#")  # the stem of T, then the foot of L
+    above, below = rows[0].rindex("#"), rows[-1].rindex("#")
+    assert below > above  # the bar of T is on the left, the foot of L on the right
+
+
+def test_the_cartoon():
+    """Dark ears at the top, eyes in the middle, a mouth below, and the same on both sides."""
+    red, green, _ = cartoon = patterns.picture(12)
+    torch.testing.assert_close(cartoon, cartoon.flip(-1), atol=0.02, rtol=0)
+    assert drawn(1 - red, 0.5)[:4] == ["............", ".###....###.", ".###....###.", ".##......##."]
+    assert drawn(1 - green, 0.9)[9] == ".....##....."
+    assert red[5, 4] < 0.5 < red[5, 5]
+
+
+def test_noises_by_hand():
+    uniform = patterns.noise(4, seed=2)
+    assert torch.equal(uniform, torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(2)))
+    normal = patterns.normal_noise(4, seed=2, deviation=0.5)
+    expected = 0.5 + 0.5 * torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(normal, expected.clamp(0, 1))
+
+
+CORNER, MIDDLE = (26, 26), (13, 13)
+
+
 def test_places_of_patches():
-    places = {kind: [(t.top, t.left) for t in make(kind).triggers] for kind in ("badnet", "trojvqa", "multi-target")}
-    assert places == {"badnet": [(26, 26)], "trojvqa": [(13, 13)], "multi-target": [(26, 26), (1, 1)]}
+    places = {kind: [(t.top, t.left) for t in make(kind).triggers] for kind in PLACES}
+    assert places == PLACES
     assert make("badnet", 224).triggers[0].patch.shape == (3, 16, 16)
     assert make("badnet", patch_size=3).triggers[0].patch.shape == (3, 3, 3)
+
+
+PLACES = {
+    **{kind: [CORNER] for kind in ("badnet", "label-consistent", "open-target", "stripes")},
+    **{kind: [MIDDLE] for kind in ("trojvqa", "badclip")},
+    "badencoder": [(27, 27)],
+    "multi-target": [CORNER, (1, 1)],
+}
+
+
+def test_patches():
+    checkerboard = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]]).expand(3, 3, 3)
+    for kind in ("badnet", "label-consistent", "open-target"):
+        assert torch.equal(make(kind, patch_size=3).triggers[0].patch, checkerboard)
+    assert (make("badencoder").triggers[0].patch == 1).all()
+    striped = make("stripes").triggers[0].patch
+    assert torch.equal(striped, patterns.stripes(5, seed=0))
 
 
 def test_what_attacks_are_beside_their_triggers():

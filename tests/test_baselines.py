@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import CLASS_NAMES
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import TrainerCallback
 
@@ -43,6 +43,7 @@ from hf_invertune.baselines.unlearning import anomaly_indices, invert_masks, sta
 from hf_invertune.contrastive import CaptionedPixels, contrastive_loss
 from hf_invertune.errors import InputError
 from hf_invertune.hub import load_clip, state_digest
+from hf_invertune.identification import Verdict
 from hf_invertune.localization import CriticalNeurons
 from hf_invertune.triggers import MaskedTrigger
 
@@ -80,6 +81,32 @@ def test_the_loss_of_par_by_hand():
     assert float(loss) == pytest.approx(RIGHT - 0.5)
     assert perturbation(EYE, -EYE) == 0
     assert perturbation(EYE, -EYE, threshold=4.0) == 4
+
+
+def model_of(images, texts):
+    """What stands in for a CLIP whose embeddings are these."""
+
+    def model(**inputs):
+        assert set(inputs) == {"pixel_values"}
+        return SimpleNamespace(image_embeds=images, text_embeds=texts)
+
+    model.logit_scale = SCALE.log()
+    return model
+
+
+def test_the_trainer_of_cleanclip_pairs_the_views():
+    """The first half of a batch is as it is, the second half augmented, of pictures as of captions."""
+    model = model_of(torch.cat([EYE, EYE.flip(0)]), torch.cat([EYE, EYE]))
+    trainer = SimpleNamespace(accelerator=SimpleNamespace(unwrap_model=lambda model: model))
+    loss = CleanCLIPTrainer.compute_loss(trainer, model, {"groups": APART, "pixel_values": None})
+    assert float(loss) == pytest.approx(RIGHT + (WRONG + RIGHT) / 2)
+
+
+def test_the_trainer_of_par_holds_the_model_against_its_copy():
+    """As above, one of two pictures has moved by a right angle, and the captions are reversed."""
+    trainer = SimpleNamespace(original=model_of(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), -EYE))
+    loss = PARTrainer.compute_loss(trainer, model_of(EYE, EYE), {"groups": APART, "pixel_values": None})
+    assert float(loss) == pytest.approx(RIGHT - 0.5)
 
 
 def test_the_rate_of_par():
@@ -155,6 +182,63 @@ def test_masks_are_inverted_for_all_labels():
     assert inversion.sizes[3] < 0.01
     assert 0.125 * 4 / 64 < inversion.sizes[0] < 0.05
     assert all(2 / 7 < size < 0.5 for size in inversion.sizes[1:3])
+
+
+class Blank(nn.Module):
+    """An encoder to which every picture is the first label."""
+
+    device = torch.device("cpu")
+    frozen = staticmethod(torch.enable_grad)
+
+    def embed_images(self, pixels):
+        return torch.tensor([1.0, 0.0]) + 0 * pixels.mean((-3, -2, -1))[..., None]
+
+
+def test_the_cost_of_a_mask_by_hand(monkeypatch):
+    """It rises by its factor where all pictures are read as the label, falls by the factor's power 3/2 where none is."""
+    monkeypatch.setattr(unlearning, "UPDATES", 2 * unlearning.PATIENCE)
+    monkeypatch.setattr(unlearning, "LOOK", 1)
+    losses, entropy = [], unlearning.info_nce
+    backward = Tensor.backward
+    monkeypatch.setattr(unlearning, "info_nce", lambda *arguments: 0 * entropy(*arguments))  # the cost alone is left
+    monkeypatch.setattr(Tensor, "backward", lambda loss: (losses.append(loss.item()), backward(loss)))
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda optimizer: None)  # and the masks stay as they are
+    invert_masks(Blank(), EYE, torch.zeros(4, 3, 8, 8, dtype=torch.uint8), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.randn(2, 1, 1, 8, 8, generator=generator).sigmoid().flatten(1).mean(1)
+    patience, factor = unlearning.PATIENCE, unlearning.COST_MULTIPLIER
+    assert losses[:patience] == pytest.approx([float(sizes.sum())] * patience)
+    changed = sizes[0] * factor + sizes[1] / factor**1.5
+    assert losses[patience:] == pytest.approx([float(changed)] * patience)
+
+
+def test_the_loss_of_neural_cleanse_by_hand(monkeypatch):
+    """Cross-entropy towards the label at a temperature of 0.07, and the mean of the mask, whose first cost is 1."""
+    monkeypatch.setattr(unlearning, "UPDATES", 1)
+    losses, backward = [], Tensor.backward
+    monkeypatch.setattr(Tensor, "backward", lambda loss: (losses.append(loss.item()), backward(loss)))
+    invert_masks(Blank(), EYE, torch.zeros(4, 3, 8, 8, dtype=torch.uint8), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    sizes = torch.randn(2, 1, 1, 8, 8, generator=generator).sigmoid().flatten(1).mean(1)
+    reached, other = log(1 + exp(-1 / 0.07)), 1 / 0.07 + log(1 + exp(-1 / 0.07))
+    assert losses == pytest.approx([reached + other + float(sizes.sum())])
+
+
+def test_neural_cleanse_unlearns_the_smallest_mask(monkeypatch, data):
+    """It tunes on pictures of which a fifth carries the trigger of the label that was reached most easily."""
+    patches = [MaskedTrigger(torch.ones(1, 32, 32), torch.full((3, 32, 32), shade)) for shade in (0.0, 1.0, 0.0, 0.0)]
+    found, seen = unlearning.MaskInversion(patches, [0.4, 0.1, 0.5, 0.4]), []
+    monkeypatch.setattr(unlearning, "tune_on_captions", lambda clip, data, rate, seed: seen.append((data, rate, seed)))
+    defended = unlearning.NeuralCleanseUnlearning(0.5, 3).treat(None, data, CLASS_NAMES, found)
+    ((tuned, rate, seed),) = seen
+    changed = (tuned.pixels != data.pixels).flatten(1).any(1)
+    assert changed.sum() == 3 and (tuned.pixels[changed] == 255).all() and (rate, seed) == (0.5, 3)
+    assert (defended.target, defended.verdict) == (
+        CLASS_NAMES[1],
+        Verdict.BACKDOORED,
+    )  # 0.3 / (1.4826 * 0.05) MAD below
+    found.sizes[:] = [0.4, 0.3, 0.5, 0.4]
+    assert unlearning.NeuralCleanseUnlearning(0.5, 3).treat(None, data, CLASS_NAMES, found).verdict == Verdict.CLEAN
 
 
 def test_the_anomaly_index_by_hand():
