@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hf_invertune.locks import locked
 from hf_invertune.runtime import orphaned, work_side_by_side
 from hf_invertune.storage import from_plain, to_plain, write_json
 from hf_invertune.zoo.build import Zoo
+from hf_invertune.zoo.worlds import check_digests
 
 
 def conditions(zoo: Zoo, images: int, seed: int) -> dict[str, Any]:
@@ -38,6 +40,8 @@ def conditions(zoo: Zoo, images: int, seed: int) -> dict[str, Any]:
         )
     if not 1 <= images <= zoo.world.splits.cleaning:
         raise InputError(f"`images`: got {images}; {zoo.world.name} has {zoo.world.splits.cleaning} of them.")
+    recorded = {truth.name: truth.data for truth in truths if truth.took}
+    check_digests(copy(zoo.world), recorded, "zoo")  # a copy: workers would be sent its splits
     return {
         "world": zoo.world.name,
         "recipe": zoo.digest,

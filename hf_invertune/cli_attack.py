@@ -110,6 +110,7 @@ def attack(
             class_names=list(names),
             rate=rate,
             poisoned=poisoned.indices,
+            decoys=poisoned.decoys,
             seed=seed,
             parameters=made.parameters,
             recipe=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),

@@ -24,7 +24,8 @@ def make_zoo(folder, made=("badnet-100", "sig-100", "weak-100", "clean-100")):
         SimpleNamespace(name=name, role="validation", attack=None if name == "clean-100" else "badnet")
         for name in ("badnet-100", "sig-100", "weak-100", "clean-100")
     ]
-    truths = [SimpleNamespace(name=name, took=name != "weak-100", sha256=f"sha of {name}") for name in made]
+    data = {"test": FakeWorld().test.digest()}
+    truths = [SimpleNamespace(name=name, took=name != "weak-100", sha256=f"sha of {name}", data=data) for name in made]
     return SimpleNamespace(
         folder=folder,
         world=FakeWorld(),
@@ -123,6 +124,15 @@ def test_a_zoo_that_is_not_finished(script, monkeypatch):
     monkeypatch.setattr(script.module.Zoo, "open", lambda folder: make_zoo(Path(folder), made=["badnet-100"]))
     with pytest.raises(InputError, match="`zoo`: sig-100, weak-100 are not made yet"):
         script.run()
+
+
+def test_victims_of_other_pictures(script, monkeypatch):
+    zoo = make_zoo(Path("zoo"))
+    zoo.world.test = zoo.world.validation
+    monkeypatch.setattr(script.module.Zoo, "open", lambda folder: zoo)
+    with pytest.raises(InputError, match="`zoo`: badnet-100 was made with other test pictures"):
+        script.run()
+    assert not script.calls
 
 
 def test_too_many_images(script):

@@ -54,7 +54,7 @@ def test_every_victim_has_its_truth(whole, recipe):
         assert loaded.dtype == torch.float16 and state_digest(loaded.model, torch.float16) == victim.truth.sha256
         assert victim.truth.recipe == recipe.digest() and victim.truth.clean_accuracy.count == 96
         assert victim.truth.data["poisoning"] == recipe.world.poisoning.digest()
-    assert len(badnet.truth.poisoned) == 13 == len(set(badnet.truth.poisoned))
+    assert len(badnet.truth.poisoned) == 13 == len(set(badnet.truth.poisoned)) and not badnet.truth.decoys
     assert isinstance(badnet.attack(), Attack) and badnet.attack().targets == badnet.truth.targets
     assert opened.truth.open_target and opened.truth.targets == ["black star"]
     assert clean.truth.attack is None and clean.attack() is None and not clean.truth.took
@@ -194,6 +194,14 @@ def test_too_few_pictures_of_a_clean_label_target_are_seen_before_any_training(r
     with pytest.raises(InputError, match=r"`rate`: 0\.3 is 38 pairs, and only \d pairs are of"):
         build_zoo(Recipe.of(values), tmp_path / "zoo")
     assert not list((tmp_path / "zoo").glob("base-*"))
+
+
+def test_the_truth_names_the_decoys(recipe, copied, monkeypatch):
+    (copied / "badnet-0" / "truth.json").unlink()
+    inject = build.inject
+    monkeypatch.setattr(build, "inject", lambda *args, **settings: replace(inject(*args, **settings), decoys=[3, 5]))
+    victim = build_zoo(recipe, copied, only=["badnet"]).victims[0]
+    assert victim.truth.decoys == [3, 5]
 
 
 def test_a_victim_whose_lock_is_held_is_left_to_its_holder(recipe, copied):

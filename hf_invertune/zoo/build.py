@@ -247,6 +247,7 @@ def _make_victim(zoo: Zoo, plan: Plan, folder: Path) -> None:
     attack = plan.make_attack(world.image_size)
     training = (plan.attack and plan.attack.training) or recipe.poisoning
     poisoned: list[int] = []
+    decoys: list[int] = []
     if plan.attack is None or attack is None:
         _fine_tune(clip, world, training, plan.seed)
     else:
@@ -263,7 +264,7 @@ def _make_victim(zoo: Zoo, plan: Plan, folder: Path) -> None:
             templates=world.templates,
             target_captions={target: world.captions_of(target) for target in attack.targets},
         )
-        attack, poisoned = injected.attack, injected.indices
+        attack, poisoned, decoys = injected.attack, injected.indices, injected.decoys
     clip.model.config.use_cache = None
     save_clip(clip.model, clip.processor, STORED, folder)
     stored = load_clip(folder)
@@ -279,6 +280,7 @@ def _make_victim(zoo: Zoo, plan: Plan, folder: Path) -> None:
         class_names=list(world.class_names),
         rate=plan.attack.rate if plan.attack else 0.0,
         poisoned=poisoned,
+        decoys=decoys,
         seed=plan.seed,
         parameters=attack.parameters if attack else {},
         recipe=zoo.digest,

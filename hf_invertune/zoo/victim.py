@@ -29,6 +29,7 @@ class Truth(Saved):
         class_names (`list[str]`): the labels.
         rate (`float`): poisoning rate, the share of the attacker's data.
         poisoned (`list[int]`): the indices of the poisoned pairs in the attacker's data.
+        decoys (`list[int]`): the indices of the pairs with a wrong or half a trigger, see [`Attack`].
         seed (`int`): seed of poisoning and fine-tuning.
         parameters (`dict`): of the attack.
         recipe (`str`): SHA-256 of everything in the recipe that made it.
@@ -61,6 +62,7 @@ class Truth(Saved):
     target_rates: list[Rate]
     seconds: float
     base: int | None = None
+    decoys: list[int] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=versions)
     machine: dict[str, Any] = field(default_factory=machine)
     created: str = field(default_factory=now)
