@@ -1,6 +1,8 @@
 """Worlds: five disjoint splits, the same bits every time, and no picture read that is not asked for."""
 
 import io
+import pickle
+from dataclasses import fields
 from pathlib import Path
 
 import datasets
@@ -76,6 +78,14 @@ def test_a_split_is_made_when_it_is_asked_for_and_once(drawn, pictures):
         _ = world.cleaning
     drawn.test  # noqa: B018
     assert {name for name in vars(drawn) if name in NAMES and name != "splits"} == {"test"}
+
+
+@pytest.mark.parametrize("kind", ["drawn", "pictures"])
+def test_a_worker_is_not_sent_the_splits_and_makes_them_itself(kind, drawn, pictures):
+    world = drawn if kind == "drawn" else pictured(pictures)
+    digest, sent = world.test.digest(), pickle.loads(pickle.dumps(world))
+    assert "test" in vars(world) and set(vars(sent)) == {field.name for field in fields(world)}
+    assert sent == world and sent.test.digest() == digest
 
 
 def test_every_word_of_the_drawings_is_one_token(drawn):

@@ -170,12 +170,12 @@ def test_another_recipe_is_refused_and_what_differs_is_said(recipe, copied):
 
 
 @pytest.mark.parametrize(("split", "name"), [("pretraining", "badnet-0"), ("test", "badnet-0")])
-def test_a_zoo_does_not_go_on_with_other_pictures(split, name, recipe, copied, monkeypatch):
+def test_a_zoo_does_not_go_on_with_other_pictures(split, name, copied, monkeypatch):
     (copied / "clean-0" / "truth.json").unlink()
     monkeypatch.setattr(DrawnWorld, "seeds", {**DrawnWorld.seeds, split: 99})
     monkeypatch.setattr(build, "_work", lambda *_: pytest.fail("it went to work"))
     with pytest.raises(InputError, match=f"`output_dir`: {name} was made with other {split} pictures"):
-        build_zoo(recipe, copied)
+        build_zoo(Recipe.load(RECIPE), copied)
 
 
 def test_pictures_are_checked_before_the_folder_is_touched(recipe, tmp_path, monkeypatch):

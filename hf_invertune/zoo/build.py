@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -124,10 +124,9 @@ def build_zoo(recipe: Recipe, folder: str | Path, *, only: Sequence[str] = (), w
     zoo = _claim(recipe, Path(folder))
     wanted = [plan for plan in plans if not only or plan.kind in only]
     if any(zoo.find(plan) is None for plan in wanted):
-        world = replace(recipe.world)  # its splits are not kept: workers would be sent them
-        world.check()
-        _check_pictures(zoo, world)
-        _check_clean_labels(wanted, world)
+        recipe.world.check()
+        _check_pictures(zoo)
+        _check_clean_labels(wanted, recipe.world)
         write_json(zoo.folder / RECIPE, recipe.values())
     work_side_by_side(_work, workers, zoo, wanted)
     return zoo
@@ -145,14 +144,14 @@ def _claim(recipe: Recipe, folder: Path) -> Zoo:
     return Zoo(folder, recipe)
 
 
-def _check_pictures(zoo: Zoo, world: World) -> None:
+def _check_pictures(zoo: Zoo) -> None:
     """Refuse to go on with other pictures than those that the models of the zoo were made from."""
     recorded = {victim.truth.name: victim.truth.data for victim in zoo.victims}
     for seed in sorted({plan.base for plan in zoo.recipe.plans()}):
         if zoo.has_base(seed):
             facts = json.loads((zoo.folder / f"base-{seed}" / BASE).read_text())
             recorded[f"base-{seed}"] = {"pretraining": facts["data"]}
-    check_digests(world, recorded, "output_dir")
+    check_digests(zoo.world, recorded, "output_dir")
 
 
 def _check_clean_labels(plans: Sequence[Plan], world: World) -> None:

@@ -81,6 +81,11 @@ class World(ABC):
     @abstractmethod
     def _split(self, name: str) -> CaptionedPixels: ...
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the splits: another process makes those that it needs."""
+        made = {name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)}
+        return {name: value for name, value in vars(self).items() if name not in made}
+
     def groups(self, captions: Sequence[str]) -> Tensor:
         """N group numbers of N captions: pairs with the same number are positives of one another."""
         numbers = dict(self._known_groups)
