@@ -2,9 +2,14 @@
 
     python benchmarks/arena_plots.py
 
-Writes docs/arena-<zoo>-{ca-asr,rebound,cost}.png for each zoo whose arena was run.
+Writes docs/arena-<zoo>-{ca-asr,rebound,cost}.png for each zoo whose arena was run. The metadata of each picture hold the
+SHA-256 of the file that it shows.
 """
 
+import hashlib
+from pathlib import Path
+
+from PIL import Image
 from tables import ROOT, arena_files
 
 from hf_invertune.arena.plots import charts
@@ -12,7 +17,29 @@ from hf_invertune.arena.rows import read_rows
 from hf_invertune.storage import write_bytes
 
 
+PICTURES = ("ca-asr", "rebound", "cost")
+
+
+def pictures(zoo: str) -> dict[str, Path]:
+    return {name: ROOT / "docs" / f"arena-{zoo}-{name}.png" for name in PICTURES}
+
+
+def stale() -> list[Path]:
+    """The pictures that show something else than the result files."""
+    old = []
+    for zoo, path in arena_files().items():
+        for picture in pictures(zoo).values():
+            shown = Image.open(picture).info.get("Source") if picture.is_file() else None
+            old += [picture] * (shown != digest(path))
+    return old
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 if __name__ == "__main__":
     for zoo, path in arena_files().items():
-        for name, chart in charts(read_rows([path])).items():
-            write_bytes(ROOT / "docs" / f"arena-{zoo}-{name}.png", chart.png())
+        drawn = charts(read_rows([path]))
+        for name, picture in pictures(zoo).items():
+            write_bytes(picture, drawn[name].png(digest(path)))

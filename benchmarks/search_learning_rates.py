@@ -96,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=100, help="not one of the arena's")
     parser.add_argument("--workers", type=int, default=1, help="searches side by side, one thread each")
     options = parser.parse_args(arguments)
+    if options.workers < 1:
+        parser.error(f"--workers: got {options.workers}; pass at least 1")
     zoo = Zoo.open(options.zoo)
     common = conditions(zoo, options.images, options.seed)
     names = [name for name, defence in BASELINES.items() if defence.grid]
@@ -116,9 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if rate in (min(BASELINES[name].grid), max(BASELINES[name].grid)):
             print(f"{name} does best at {rate}, an end of its grid; it may do better beyond.", file=sys.stderr)
     command = f"python benchmarks/search_learning_rates.py zoo/ --images {options.images} --seed {options.seed}"
-    figures = {**common, "learning_rates": rates, "searches": to_plain(found)}
+    revisions = {name: BASELINES[name].revision for name in rates}
+    figures = {**common, "learning_rates": rates, "revisions": revisions, "searches": to_plain(found)}
     write_result(f"learning_rates_{zoo.world.name}", command, figures)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(f"error: {error}")

@@ -120,8 +120,9 @@ def arena_command(zoo: str, rows: list, planned: list[str], met: list[str]) -> s
     """What made these rows."""
     _, _, command = arena_commands(zoo)
     command += " --rebound" * any(row.rebound for row in rows)
-    for name, values in (("seeds", {row.seed for row in rows}), ("images", {row.images for row in rows})):
-        command += f" --{name} {','.join(map(str, sorted(values)))}"
+    for name in ("seed", "images", "test_images"):
+        values = sorted({getattr(row, name) for row in rows})
+        command += f" --{name.replace('seed', 'seeds').replace('_', '-')} {','.join(map(str, values))}"
     return command if met == planned else f"{command} --victims {','.join(met)}"
 
 

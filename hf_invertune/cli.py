@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from .remover import BackdoorRemover
 
 
-WRONG_INPUT, BACKDOORED, NOT_CLEANED, INCONCLUSIVE, HUB_FAILED, INTERRUPTED = 2, 3, 4, 5, 7, 130
+FAILED, WRONG_INPUT, BACKDOORED, NOT_CLEANED, INCONCLUSIVE, HUB_FAILED, INTERRUPTED = 1, 2, 3, 4, 5, 7, 130
 EXIT_CODES = """[bold]Exit codes[/bold]
 
 [bold]  0[/bold]  clean, or cleaned
+[bold]  1[/bold]  what nobody foresaw, or a worker that died
 [bold]  2[/bold]  wrong input
 [bold]  3[/bold]  scan: backdoor found
 [bold]  4[/bold]  remove, demo: the cleaning did not reach the bar
@@ -69,6 +70,9 @@ class Verbs(TyperGroup):
         except HubError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(HUB_FAILED) from error
+        except ChildProcessError as error:  # the worker has said why
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(FAILED) from error
         except KeyboardInterrupt as error:
             advice = RESUMABLE.get(ctx.invoked_subcommand, "")
             typer.echo(f"interrupted{advice}", err=True)

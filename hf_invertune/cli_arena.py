@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ import typer
 
 from .console import make_table, print_result, quietly
 from .errors import InputError, nearest
+from .output_folder import claim
 from .storage import write_bytes
 
 
@@ -57,8 +58,8 @@ def arena(
 
         names = list(DEFENCES) if defences is None else _names(defences.split(","), "defences", list(DEFENCES))
         there = Zoo.open(zoo)
-        rates = {} if learning_rates is None else _learning_rates(learning_rates, there.world.name)
-        _names(list(rates), "learning_rates", list(DEFENCES))
+        revisions = {name: defence.revision for name, defence in DEFENCES.items()}
+        rates = {} if learning_rates is None else _learning_rates(learning_rates, there.world.name, revisions)
         settings = Settings(images, test_images, ReboundConfig() if rebound else None, retry_failed)
         rows = run_arena(
             there,
@@ -86,6 +87,8 @@ def compare(
         from .arena.plots import charts
         from .arena.rows import read_rows
 
+        if output_dir is not None:
+            claim(output_dir, replace=True)
         rows = read_rows(runs)
         if output_dir is not None:
             write_bytes(output_dir / "table.md", markdown(rows).encode())
@@ -119,10 +122,11 @@ def _seeds(given: str) -> list[int]:
         raise InputError(f"`seeds`: got {given!r}; pass whole numbers, such as 0,1,2.") from error
 
 
-def _learning_rates(path: Path, world: str) -> dict[str, float]:
+def _learning_rates(path: Path, world: str, revisions: Mapping[str, int]) -> dict[str, float]:
+    """What the file says, made sure that it was searched on this world and with these revisions, if it tells."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        searched = value.get("world", world)
+        searched, of = value.get("world", world), dict(value.get("revisions", {}))
         rates = {str(name): float(rate) for name, rate in value["learning_rates"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
@@ -130,4 +134,10 @@ def _learning_rates(path: Path, world: str) -> dict[str, float]:
         ) from error
     if searched != world:
         raise InputError(f"`learning_rates`: {path} was searched on {searched}, and the zoo is of {world}.")
+    for name in _names(list(rates), "learning_rates", list(revisions)):
+        if of.get(name, revisions[name]) != revisions[name]:
+            raise InputError(
+                f"`learning_rates`: {path} was searched with revision {of[name]} of {name}, which is at "
+                f"{revisions[name]} now; search anew."
+            )
     return rates

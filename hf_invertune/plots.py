@@ -81,12 +81,18 @@ class Chart:
             body = body.replace(colour, f"var(--{name}, {colour})")
         return f'<svg role="img" aria-label="{escape(self.description)}" viewBox="{box[1]}">{body}'
 
-    def png(self) -> bytes:
-        """A picture on white, for pages that show no SVG of others; the same bytes each time."""
+    def png(self, source: str | None = None) -> bytes:
+        """A picture on white, for pages that show no SVG of others; the same bytes each time.
+
+        Args:
+            source (`str`, *optional*): what its numbers come from, for the picture's metadata.
+        """
         buffer = io.BytesIO()
         with matplotlib.rc_context(STYLE), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            self.figure.savefig(buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+            self.figure.savefig(
+                buffer, format="png", dpi=150, facecolor="white", metadata={"Software": None, "Source": source}
+            )
         return buffer.getvalue()
 
 

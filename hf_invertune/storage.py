@@ -130,6 +130,8 @@ class Saved:
             return typing.cast(Self, _unpack(cls, value, load_file(stored) if stored.is_file() else {}, folder))
         except InputError:
             raise
+        except _OtherShapeError as error:
+            raise InputError(f"`folder`: {folder} holds {error}; make it anew.") from error
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
             raise InputError(
                 f"`folder`: {folder} holds a damaged {cls.__name__} ({error!r}); make it anew."
@@ -145,18 +147,28 @@ def to_plain(value: Any) -> Any:
     return finite(_pack(value, "", {}))
 
 
-def from_plain(kind: type[T], value: Any, source: Path) -> T:
-    """The result of type `kind` that [`to_plain`] made `value` of; `source`, where it was read, is for the message.
+class _OtherShapeError(ValueError):
+    """Other fields than those of a dataclass: what another version wrote."""
+
+
+def from_plain(kind: type[T], value: Any, source: Path, argument: str = "source") -> T:
+    """The result of type `kind` that [`to_plain`] made `value` of.
+
+    Args:
+        kind (`type`): what it is.
+        value: its plain values.
+        source (`Path`): where they were read, for the message.
+        argument (`str`): what the message calls that.
 
     Raises:
         InputError: when `value` is of another shape.
     """
     try:
         return typing.cast(T, _unpack(kind, value, {}, source))
-    except InputError:
-        raise
+    except _OtherShapeError as error:
+        raise InputError(f"`{argument}`: {source} holds {error}; another version wrote it.") from error
     except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise InputError(f"`source`: {source} holds a damaged {kind.__name__} ({error}).") from error
+        raise InputError(f"`{argument}`: {source} holds a damaged {kind.__name__} ({error}).") from error
 
 
 _type_hints = functools.cache(typing.get_type_hints)
@@ -218,7 +230,7 @@ def _unpack(kind: Any, value: Any, tensors: dict[str, Any], folder: Path) -> Any
         hints = _type_hints(kind)
         missing = {f.name for f in dataclasses.fields(kind)} ^ set(_checked(value, dict))
         if missing:
-            raise InputError(f"`folder`: {folder} holds a {kind.__name__} of another shape: {sorted(missing)} differ.")
+            raise _OtherShapeError(f"a {kind.__name__} of another shape: {sorted(missing)} differ")
         build: Callable[..., Any] = kind
         return build(**{name: _unpack(hints[name], value[name], tensors, folder) for name in value})
     if kind is float:

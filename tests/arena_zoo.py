@@ -59,6 +59,10 @@ class FakeWorld:
     def pretraining(self):
         return pairs(32, 3)
 
+    @cached_property
+    def poisoning(self):
+        return pairs(1, 5)
+
     def captions_of(self, target):
         return [f"a photo of a {target}"]
 
@@ -105,7 +109,7 @@ def make_zoo(folder):
             seed=int(name.split("-")[1]),
             parameters={},
             recipe="r" * 64,
-            data={"pretraining": FakeWorld().pretraining.digest(), "test": FakeWorld().test.digest()},
+            data={name: getattr(FakeWorld(), name).digest() for name in ("pretraining", "poisoning", "test")},
             sha256="s" * 64,
             clean_accuracy=Rate(5, 20),
             attack_success_rates=[Rate(asr, 20)] if attack else [],

@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import time
@@ -150,23 +151,44 @@ def test_a_rebound_is_measured_when_it_is_asked_for(zoo, tmp_path):
     assert [point.step for point in first.rebound] == [0, 1, 2] and clean.rebound is None
     assert first.rebound[0].metrics[0].clean_accuracy.count == 10
     assert len(output.read_text().splitlines()) == 3 and len(read_rows([output])) == 2
-    longer = replace(settings, rebound=replace(rebound, steps=3, every=2))
-    first, _ = run_arena(zoo, output, {"keep": Keep}, [0], victims=victims, settings=longer)
-    assert [point.step for point in first.rebound] == [0, 2, 3]
+    faster = replace(settings, rebound=replace(rebound, learning_rate=1.0))
+    again, _ = run_arena(zoo, output, {"keep": Keep}, [0], victims=victims, settings=faster)
+    assert again.rebound_config == faster.rebound and again.rebound != first.rebound
 
 
-def test_one_table_has_one_setting(zoo, tmp_path):
-    for rate in (0.1, 0.2):
-        run_arena(
-            zoo,
-            tmp_path / "runs.jsonl",
-            {"shake": Shake},
-            [0],
-            victims=["badnet-0"],
-            learning_rates={"shake": rate},
-            settings=SETTINGS,
-        )
-    with pytest.raises(InputError, match="is there twice, with another learning_rate;"):
+def test_a_model_that_blows_up_along_the_rebound_is_a_failure(zoo, tmp_path):
+    rebound = ReboundConfig(steps=2, every=1, batch_size=8, test_images=10, learning_rate=1e30)
+    options = {"victims": ["badnet-0"], "settings": replace(SETTINGS, rebound=rebound)}
+    (row,) = run_arena(zoo, tmp_path / "runs.jsonl", {"keep": Keep}, [0], **options)
+    assert row.status == "failed" and "is not finite" in row.error and row.rebound is None
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("learning_rate", {"victims": ["badnet-0"], "learning_rates": {"shake": 0.2}}),
+        ("images", {"settings": replace(SETTINGS, images=17)}),
+        ("test_images", {"settings": replace(SETTINGS, test_images=23)}),
+    ],
+)
+def test_one_table_has_one_setting(zoo, tmp_path, name, changes):
+    first, second, both = (tmp_path / file for file in ("first", "second", "both"))
+    options = {"learning_rates": {"shake": 0.1}, "settings": SETTINGS}
+    run_arena(zoo, first, {"shake": Shake}, [0], victims=["badnet-0"], **options)
+    options = {"victims": ["badnet-1"], **options, **changes}
+    with pytest.raises(InputError, match=f"`output`: another {name} for shake on badnet-0 .* and shake on badnet-."):
+        run_arena(zoo, first, {"shake": Shake}, [0], **options)
+    assert len(RunsFile(first).rows()) == 1
+    run_arena(zoo, second, {"shake": Shake}, [0], **options)
+    with pytest.raises(InputError, match=f"`runs`: another {name} for shake"):
+        read_rows([first, second])
+
+
+def test_a_victim_that_was_built_anew_is_another(whole, tmp_path):
+    first, *_, last = [json.loads(line) for line in whole.read_text().splitlines()]
+    other = {**first, "defence": last["defence"], "learning_rate": last["learning_rate"], "sha256": "t", "key": "t"}
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in (first, other)))
+    with pytest.raises(InputError, match=f"`runs`: another sha256 for .* on {first['victim']} "):
         read_rows([tmp_path / "runs.jsonl"])
 
 
@@ -219,6 +241,22 @@ def test_a_file_of_somebody_else_is_left_alone(zoo, tmp_path, content):
         run_arena(zoo, tmp_path, {"keep": Keep}, [0], settings=SETTINGS)
 
 
+def test_a_file_of_another_version_is_refused_at_once(zoo, whole, tmp_path):
+    older = json.loads(whole.read_text().splitlines()[0])
+    del older["sha256"]
+    (tmp_path / "runs.jsonl").write_text(json.dumps(older) + "\n")
+    with pytest.raises(InputError, match=r"`output`: .* a Row of another shape: \['sha256'\] differ; another version"):
+        run_arena(zoo, tmp_path / "runs.jsonl", {"keep": Keep}, [0], settings=SETTINGS)
+
+
+def test_a_full_disk_is_no_lost_row(whole, tmp_path, monkeypatch):
+    (row, *_) = read_rows([whole])
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, line: write(handle, line[:99]))
+    with pytest.raises(OSError, match="No space left"):
+        RunsFile(tmp_path / "runs.jsonl").append(row)
+
+
 def test_a_model_that_is_not_finite_is_a_failure(zoo, tmp_path):
     options = {"victims": ["badnet-0"], "settings": SETTINGS}
     (row,) = run_arena(zoo, tmp_path / "runs.jsonl", {"explode": Explode}, [0], **options)
@@ -258,6 +296,9 @@ def test_other_pictures_than_the_victims_are_refused(folder, tmp_path, monkeypat
     rebound = replace(SETTINGS, rebound=ReboundConfig(steps=1, batch_size=8, test_images=10))
     with pytest.raises(InputError, match="`zoo`: badnet-0 was made with other pretraining pictures"):
         run_arena(FakeZoo(folder), tmp_path / "runs.jsonl", {"keep": Keep}, [0], **{**options, "settings": rebound})
+    monkeypatch.setattr(FakeWorld, "poisoning", pairs(1, 9))
+    with pytest.raises(InputError, match="`zoo`: badnet-0 was made with other poisoning pictures"):
+        run_arena(FakeZoo(folder), tmp_path / "runs.jsonl", {"keep": Keep}, [1], **options)
     monkeypatch.setattr(FakeWorld, "test", pairs(24, 9))
     run_arena(FakeZoo(folder), tmp_path / "runs.jsonl", {"keep": Keep}, [0], **options)
     with pytest.raises(InputError, match="`zoo`: badnet-0 was made with other test pictures"):
@@ -270,8 +311,8 @@ def test_another_revision_of_a_defence_is_run_anew(zoo, tmp_path, monkeypatch):
     monkeypatch.setattr(Keep, "revision", 1)
     (row,) = run_arena(zoo, output, {"keep": Keep}, [0], **options)
     assert row.revision == 1 and len(RunsFile(output).rows()) == 2
-    with pytest.raises(InputError, match="is there twice, with another revision;"):
-        read_rows([output])
+    (row,) = read_rows([output])
+    assert row.revision == 1
 
 
 def test_of_two_rows_of_one_run_the_one_that_says_more_counts(zoo, tmp_path):
@@ -294,7 +335,7 @@ def test_a_failure_that_another_arena_just_met_is_not_tried_again(zoo, tmp_path,
 
     def lines(self):
         reads.append(1)
-        return {} if len(reads) <= 3 else read(self)  # until it has begun there is nothing yet
+        return {} if len(reads) <= 4 else read(self)  # until it has begun there is nothing yet
 
     monkeypatch.setattr(RunsFile, "lines", lines)
     monkeypatch.setattr(Diverge, "defend", None)
@@ -306,7 +347,7 @@ def test_one_table_is_of_one_recipe(whole, tmp_path):
     first, *_, last = whole.read_text().splitlines()
     other = {**json.loads(last), "recipe": "another", "key": "another"}
     (tmp_path / "runs.jsonl").write_text(f"{first}\n{json.dumps(other)}\n")
-    with pytest.raises(InputError, match="zoos of two recipes in the world 'noise'"):
+    with pytest.raises(InputError, match="another recipe .* in the world 'noise'"):
         read_rows([tmp_path / "runs.jsonl"])
 
 

@@ -1,5 +1,6 @@
 """The tables of the README and the docs say what the committed result files say."""
 
+import arena_plots
 import tables
 from test_compare import quality, row
 
@@ -8,6 +9,10 @@ from hf_invertune.arena.rows import RunsFile
 
 def test_the_tables_are_those_of_the_result_files():
     assert tables.stale() == []
+
+
+def test_the_pictures_are_those_of_the_result_files():
+    assert arena_plots.stale() == []
 
 
 def test_an_arena_has_its_tables_and_one_that_was_not_run_its_commands(tmp_path, monkeypatch):

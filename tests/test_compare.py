@@ -47,6 +47,7 @@ def row(victim, defence, seed=0, after=None, **fields):
         "targets": ["red ring"] if attack else [],
         "victim_seed": int(victim.rpartition("-")[2]),
         "recipe": "r",
+        "sha256": victim,
         "defence": defence,
         "revision": 0,
         "seed": seed,
@@ -108,6 +109,13 @@ def test_a_backdoor_that_was_not_seen_is_counted(rows, verdict):
     assert badnet[4] == "3.0 (1.5) / −1.5; 1 missed"
 
 
+def test_two_attacks_of_one_kind_have_a_row_each(rows):
+    rows.append(row("badnet-weak-0", "none", after=quality(90, (85, 1, 5)), attack="badnet"))
+    lines = {line[0]: line[1:4] for line in attack_table(rows, NAMES).rows}
+    assert lines["badnet"][0] == lines["badnet-weak"][0] == "1 of 1"
+    assert lines["badnet"][2] == "98.0 (1.0) / +0.0; 1 of 2 runs" and lines["badnet-weak"][2] == "85.0 (1.0) / +0.0"
+
+
 def test_clean_models_are_counted_apart(rows):
     lines = clean_table(rows, NAMES).rows
     assert lines == [
@@ -133,12 +141,17 @@ def test_the_summary_says_verdicts_and_targets(rows):
             "50.0 → 50.0",
             "55.0 (1.3)",
             "90.0 → 3.0 (1 of 3 runs)",
-            "9.0",
+            "9.0 (1 of 3 runs)",
         ],
         *["2 of 2", "1 of 3"],
     )
     assert columns["shake"][1:3] == ("0.001", "50.0") and columns["shake"][-2:] == ("gives none", "gives none")
-    assert figures(rows[2])["rebound_asr_last"] == 0.07
+    found = figures(rows[2])
+    assert (found["rebound_asr_last"], found["rebound_asr_highest"]) == (0.07, 0.09)
+    assert found["rebound_asr_highest_low"] < 0.09 < found["rebound_asr_highest_high"]
+    for one in rows:
+        one.verdict, one.target = one.verdict and Verdict.CLEAN, None
+    assert summary_table(rows, NAMES).rows[-1] == ["right target", "gives none", "0 of 3", "gives none"]
 
 
 def test_costs_are_means_and_the_seconds_a_median(rows):
@@ -173,7 +186,8 @@ def test_the_charts_show_every_run(rows):
     rows[2].rebound = [ReboundPoint(step, quality(90, (asr, 1, 5)).metrics) for step, asr in ((0, 4), (50, 9))]
     drawn = charts(rows)
     ours, shake = drawn["ca-asr"].figure.axes
-    assert [len(line.get_xdata()) for line in ours.lines] == [2, 2]
+    assert [len(line.get_xdata()) for line in ours.lines] == [3, 3]  # with the one that failed
+    assert list(ours.lines[1].get_xydata()[2]) == [98.0, 90.0]
     assert list(shake.lines[1].get_xydata()[0]) == [50.0, 60.0]
     (panel,) = drawn["rebound"].figure.axes
     assert list(panel.lines[0].get_ydata()) == [4.0, 9.0]
@@ -195,6 +209,10 @@ def test_the_command_writes_tables_and_pictures(rows, tmp_path):
     assert Image.open(out / "ca-asr.png").width > 500 and Image.open(out / "cost.png").width > 500
     shown = CliRunner().invoke(cli.app, ["compare", str(tmp_path / "runs.jsonl")], env={"COLUMNS": "200"})
     assert "multi-target" in shown.stdout and "did not take" in shown.stdout
+    (tmp_path / "file").touch()
+    arguments = ["compare", str(tmp_path / "runs.jsonl"), "--output-dir", str(tmp_path / "file")]
+    refused = CliRunner().invoke(cli.app, arguments)
+    assert refused.exit_code == 2 and "error: --output-dir: " in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -208,6 +226,7 @@ def test_the_command_writes_tables_and_pictures(rows, tmp_path):
             "--learning-rates: .* was searched on cifar10, and the zoo is of drawings",
             ["--learning-rates", "other.json"],
         ),
+        ("--learning-rates: .* with revision 9 of par, which is at 0 now", ["--learning-rates", "older.json"]),
         ("--learning-rates: got none for fine-tuning, cleanclip", []),
     ],
 )
@@ -215,6 +234,7 @@ def test_wrong_input_of_the_arena(tmp_path, monkeypatch, message, arguments):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rates.json").write_text('{"rates": 1}')
     (tmp_path / "other.json").write_text('{"world": "cifar10", "learning_rates": {"par": 1e-3}}')
+    (tmp_path / "older.json").write_text('{"learning_rates": {"par": 1e-3}, "revisions": {"par": 9}}')
     write_json(tmp_path / "zoo" / "recipe.json", Recipe.load(RECIPE).values())
     done = CliRunner().invoke(cli.app, ["arena", "zoo", "--output", "runs.jsonl", *arguments])
     assert done.exit_code == 2

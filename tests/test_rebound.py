@@ -23,6 +23,7 @@ def test_the_curve_has_its_points_and_the_model_learns(tiny):
     config = ReboundConfig(steps=5, every=2, batch_size=16)
     curve = measure_rebound(tiny, data, measure, seed=0, config=config)
     assert [point.step for point in curve] == [0, 2, 4, 5]
+    assert training == [False, True, True, True]  # what is measured on the way is left in training mode
     assert [point.metrics[0].clean_accuracy.hits for point in curve] == [1, 2, 3, 4]
     assert all(not torch.equal(a, b) for a, b in zip(weights, weights[1:], strict=False))
     moved = (weights[1] - weights[0]).abs().max()

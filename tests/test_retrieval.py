@@ -21,6 +21,7 @@ def colours(encoder, monkeypatch):
         return means / means.norm(dim=-1, keepdim=True)
 
     def embed_texts(encoder, texts, batch_size=256):
+        encoder.texts = list(texts)
         return torch.tensor([TEXTS[text] if text in TEXTS else TEXTS[text.split()[1]] for text in texts])
 
     monkeypatch.setattr(encoder, "embed_images", embed_images)
@@ -69,6 +70,7 @@ def test_captions_of_a_target_that_no_picture_has_join_the_gallery(colours):
     trigger = PatchTrigger(torch.tensor([0.0, 0.0, 1.0]).view(3, 1, 1).expand(3, 32, 30), 0, 0)
     found = measure_retrieval_attack(colours, data, trigger, ["blue"], word="xq", ks=(1,))
     assert found == RetrievalAttack({1: Rate(2, 2)}, {1: Rate(0, 2)})
+    assert colours.texts == ["xq red", "xq green", "xq blue"]
     with pytest.raises(InputError, match="`target_captions`: got none"):
         measure_retrieval_attack(colours, data, trigger, [])
 

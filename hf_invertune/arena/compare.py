@@ -58,18 +58,23 @@ def figures(row: Row) -> dict[str, Any]:
             rates |= {f"retrieval_floor_{k}": rate for k, rate in attack.floor.items()}
         rates["inverted_asr"] = getattr(row, f"inverted_{side}")
         for name, rate in rates.items():
-            value, (low, high) = (rate.value, rate.interval) if rate else (float("nan"), (float("nan"),) * 2)
-            flat |= {f"{name}_{side}": value, f"{name}_{side}_low": low, f"{name}_{side}_high": high}
+            flat |= _with_interval(f"{name}_{side}", rate)
     if row.rebound:
-        flat["rebound_asr_highest"] = max(rebound_rates(row))
-        flat["rebound_asr_last"] = rebound_rates(row)[-1]
+        along = rebound_rates(row)
+        flat |= _with_interval("rebound_asr_highest", max(along, key=lambda rate: rate.value))
+        flat |= _with_interval("rebound_asr_last", along[-1])
     return flat
 
 
-def rebound_rates(row: Row) -> list[float]:
+def _with_interval(name: str, rate: Rate | None) -> dict[str, float]:
+    value, (low, high) = (rate.value, rate.interval) if rate else (float("nan"), (float("nan"),) * 2)
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def rebound_rates(row: Row) -> list[Rate]:
     """ASR along the rebound, of the strongest trigger at each point."""
     rates = [[metrics.attack_success_rate for metrics in point.metrics] for point in row.rebound or []]
-    return [max(rate.value for rate in point if rate) for point in rates]
+    return [max((rate for rate in point if rate), key=lambda rate: rate.value) for point in rates]
 
 
 def tables(rows: Sequence[Row]) -> list[Grid]:
@@ -84,8 +89,11 @@ def tables(rows: Sequence[Row]) -> list[Grid]:
 
 def attack_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
     """A row an attack, a column a defence; each cell the means over victims and seeds."""
-    attacks = sorted({row.attack for row in rows if row.attack})
-    body = [_attack_row(attack, [row for row in rows if row.attack == attack], names) for attack in attacks]
+    attacks: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.attack:  # whose name in the recipe is that of the victim without its seed; several may be of one kind
+            attacks.setdefault(row.victim.rpartition("-")[0], []).append(row)
+    body = [_attack_row(name, attacks[name], names) for name in sorted(attacks)]
     scored = [row for row in rows if row.attack and row.status != DID_NOT_TAKE]
     if scored:
         most = max(len([row for row in scored if row.defence == name]) for name in names)
@@ -131,7 +139,6 @@ def summary_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
         if not runs:
             continue
         judged = [row for row in runs if row.verdict is not None]
-        found = [row for row in runs if row.target is not None]
         columns[defence_title(name)] = {
             "runs": _count(runs),
             "learning rate": _rate(
@@ -144,12 +151,12 @@ def summary_table(rows: Sequence[Row], names: Sequence[str]) -> Grid:
             "retrieval ASR@5 (floor)": f"{_mean_percent('retrieval_asr_5_after', runs)} "
             f"({_mean_percent('retrieval_floor_5_after', runs)})",
             "ASR of the inverted trigger": _change("inverted_asr", runs),
-            "highest ASR of the rebound": _mean_percent("rebound_asr_highest", runs),
+            "highest ASR of the rebound": _of_those_having("rebound_asr_highest", runs),
             "judged backdoored": f"{sum(row.verdict == Verdict.BACKDOORED for row in judged)} of {len(judged)}"
             if judged
             else "gives none",
-            "right target": f"{sum(row.target in row.targets for row in found)} of {len(runs)}"
-            if found
+            "right target": f"{sum(row.target in row.targets for row in runs)} of {len(runs)}"
+            if judged or any(row.target is not None for row in runs)
             else "gives none",
         }
     measures = list(next(iter(columns.values()), {}))
@@ -269,10 +276,15 @@ def _mean_percent(name: str, rows: Sequence[Row]) -> str:
 
 
 def _change(name: str, rows: Sequence[Row]) -> str:
-    """Means before and after, and over how many of the rows, when not all have them."""
-    having = [row for row in rows if not isnan(figures(row).get(f"{name}_after", float("nan")))]
-    change = " → ".join(_mean_percent(f"{name}_{side}", having) for side in ("before", "after"))
-    return change + f" ({len(having)} of {len(rows)} runs)" * (0 < len(having) < len(rows))
+    """Means before and after."""
+    return _of_those_having(f"{name}_after", rows, f"{name}_before")
+
+
+def _of_those_having(name: str, rows: Sequence[Row], *before: str) -> str:
+    """The mean, after those of the figures `before`; and over how many of the rows, when not all have one."""
+    having = [row for row in rows if not isnan(figures(row).get(name, float("nan")))]
+    means = " → ".join(_mean_percent(one, having) for one in (*before, name))
+    return means + f" ({len(having)} of {len(rows)} runs)" * (0 < len(having) < len(rows))
 
 
 def _count(rows: Sequence[Row]) -> str:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..plots import ACCENT, ALERT, INK, PLAIN, ROW, STYLE, WIDTH, Chart
-from .compare import defence_names, defence_title, figures, rebound_rates
+from .compare import DID_NOT_TAKE, defence_names, defence_title, figures, rebound_rates
 from .rows import Row
 
 
@@ -19,7 +19,7 @@ COLUMNS = 4
 def charts(rows: Sequence[Row]) -> dict[str, Chart]:
     """By file name, those pictures for which there is something to show."""
     shown = {}
-    if any(row.attack and row.status == "done" for row in rows):
+    if any(row.attack and row.status != DID_NOT_TAKE for row in rows):
         shown["ca-asr"] = accuracy_against_attack(rows)
     if any(row.rebound for row in rows):
         shown["rebound"] = rebound_curves(rows)
@@ -29,8 +29,11 @@ def charts(rows: Sequence[Row]) -> dict[str, Chart]:
 
 
 def accuracy_against_attack(rows: Sequence[Row]) -> Chart:
-    """CA against ASR: a panel a defence, a point a run, and in grey where the victims stood before."""
-    scored = [row for row in rows if row.attack and row.status == "done"]
+    """CA against ASR: a panel a defence, a point a run, and in grey where the victims stood before.
+
+    A defence that failed has left them there.
+    """
+    scored = [row for row in rows if row.attack and row.status != DID_NOT_TAKE]
     names = [name for name in defence_names(scored) if name != "none"] or defence_names(scored)
     with matplotlib.rc_context(STYLE):
         figure, panels = _panels(names)
@@ -55,7 +58,7 @@ def rebound_curves(rows: Sequence[Row]) -> Chart:
         figure, panels = _panels(names)
         for axes, name in zip(panels, names, strict=True):
             runs = [row for row in followed if row.defence == name]
-            curves = [[100 * rate for rate in rebound_rates(row)] for row in runs]
+            curves = [[100 * rate.value for rate in rebound_rates(row)] for row in runs]
             steps = [point.step for point in runs[0].rebound or []]
             for curve in curves:
                 axes.plot(steps, curve, color=PLAIN, linewidth=0.8, alpha=0.7, label="a victim")

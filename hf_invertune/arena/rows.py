@@ -1,9 +1,10 @@
 """The result file of the arena: one JSON line a run, which several processes may append to at once."""
 
+import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..provenance import machine, now, versions
 from ..storage import Saved, from_plain, to_plain
 from .cost import Cost
 from .quality import Quality
-from .rebound import ReboundPoint
+from .rebound import ReboundConfig, ReboundPoint
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Row(Saved):
         key (`str`): digest of everything that decides the figures, see [`Job.identity`].
         world, victim, attack, targets, victim_seed: of the victim's [`Truth`]; `attack` is `None` for a clean model.
         recipe (`str`): digest of the recipe of its zoo.
+        sha256 (`str`): digest of its weights.
         defence (`str`): its name among [`DEFENCES`].
         revision (`int`): which [`Defence.revision`] of it.
         seed (`int`): of the draw of the cleaning pictures and of the defence.
@@ -41,6 +43,7 @@ class Row(Saved):
         verdict ([`Verdict`], *optional*), target (`str`, *optional*): what the defence concluded.
         inverted_before, inverted_after ([`Rate`], *optional*): ASR of the trigger that it inverted.
         rebound (`list[ReboundPoint]`, *optional*): along benign fine-tuning, where it was asked for.
+        rebound_config ([`ReboundConfig`], *optional*): how that was done.
         cost ([`Cost`], *optional*): of the defence alone.
         details (`dict`): what else the defence tells.
     """
@@ -52,6 +55,7 @@ class Row(Saved):
     targets: list[str]
     victim_seed: int
     recipe: str
+    sha256: str
     defence: str
     revision: int
     seed: int
@@ -68,6 +72,7 @@ class Row(Saved):
     inverted_before: Rate | None = None
     inverted_after: Rate | None = None
     rebound: list[ReboundPoint] | None = None
+    rebound_config: ReboundConfig | None = None
     cost: Cost | None = None
     details: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=versions)
@@ -102,7 +107,7 @@ class RunsFile:
                 pass
         except OSError as error:
             raise InputError(f"`{self.argument}`: {self.path} cannot be written to ({error.strerror}).") from error
-        self.lines()
+        self.rows()
 
     def append(self, row: Row) -> None:
         """Add `row` as one line, in one write; what a write cut short has left before it is cut off."""
@@ -112,7 +117,8 @@ class RunsFile:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             os.ftruncate(handle, self._whole(self.path.read_bytes()))
-            os.write(handle, line)
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(handle)
         finally:
             os.close(handle)
@@ -142,7 +148,7 @@ class RunsFile:
         """
         if not self.path.is_file():
             raise InputError(f"`{self.argument}`: there is no file {self.path}; `hf-invertune arena` writes one.")
-        return [from_plain(Row, value, self.path) for value in self.lines().values()]
+        return [from_plain(Row, value, self.path, self.argument) for value in self.lines().values()]
 
     def _whole(self, content: bytes) -> int:
         """How many bytes there are up to the end of the last finished line; what is behind it must be half a row."""
@@ -164,26 +170,55 @@ class RunsFile:
 def read_rows(paths: Sequence[str | Path]) -> list[Row]:
     """The rows of several files, each run once: of several rows of a run the one that says most.
 
+    Of a defence in several revisions only the rows of the last one count.
+
     Raises:
-        InputError: the same run with different settings, or zoos of two recipes, which one table cannot hold.
+        InputError: rows under different conditions, which one table cannot hold.
     """
     rows: dict[str, Row] = {}
     for row in [row for path in paths for row in RunsFile(path).rows()]:
         rows[row.key] = max(row, rows.get(row.key, row), key=lambda one: (one.status != "failed", bool(one.rebound)))
-    recipes: dict[str, Row] = {}
-    cells: dict[tuple[Any, ...], Row] = {}
-    for row in rows.values():
-        if recipes.setdefault(row.world, row).recipe != row.recipe:
-            raise InputError(
-                f"`runs`: {recipes[row.world].victim} and {row.victim} come from zoos of two recipes in the world "
-                f"{row.world!r}; compare them apart."
-            )
-        other = cells.setdefault((row.world, row.victim, row.defence, row.seed), row)
-        if other is not row:
-            settings = ("revision", "learning_rate", "images", "test_images")
-            differing = [name for name in settings if getattr(other, name) != getattr(row, name)]
-            raise InputError(
-                f"`runs`: {row.defence} on {row.victim} with seed {row.seed} is there twice, with another "
-                f"{', '.join(differing) or 'build of the victim'}; compare files with one."
-            )
-    return list(rows.values())
+    current = _last_revisions([vars(row) for row in rows.values()])
+    check_conditions(current, "runs")
+    return [rows[run["key"]] for run in current]
+
+
+CONDITIONS = {
+    ("world",): ("recipe", "images", "test_images", "rebound_config"),
+    ("world", "victim"): ("sha256",),
+    ("world", "defence"): ("learning_rate",),
+}
+"""What is the same in all rows of a table in which these fields are."""
+
+
+def check_conditions(runs: Sequence[Mapping[str, Any]], argument: str) -> None:
+    """Make sure that one table can hold these runs, as far as their revisions count.
+
+    Args:
+        runs (`Sequence[Mapping]`): the fields of [`Row`]s that are there or are to come.
+        argument (`str`): what an error calls them.
+
+    Raises:
+        InputError: when a condition differs that all of them must share.
+    """
+    first: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for run in _last_revisions(runs):
+        for shared, names in CONDITIONS.items():
+            for name in names:
+                if run[name] is None:
+                    continue
+                other = first.setdefault((name, *(run[key] for key in shared)), run)
+                if other[name] != run[name]:
+                    both = [f"{one['defence']} on {one['victim']} ({one[name]!s:.70})" for one in (other, run)]
+                    raise InputError(
+                        f"`{argument}`: another {name} for {' and '.join(both)} in the world {run['world']!r}; one table "
+                        "cannot show both, keep them in files of their own."
+                    )
+
+
+def _last_revisions(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    last: dict[tuple[str, str], int] = {}
+    for run in runs:
+        defence = run["world"], run["defence"]
+        last[defence] = max(run["revision"], last.get(defence, run["revision"]))
+    return [run for run in runs if run["revision"] == last[run["world"], run["defence"]]]

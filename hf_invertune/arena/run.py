@@ -22,13 +22,14 @@ from ..evaluation import Metrics, Rate, evaluate
 from ..hub import state_digest
 from ..memory import ran_out_of_memory
 from ..runtime import orphaned, work_side_by_side
+from ..storage import to_plain
 from ..zoo.build import Zoo
 from ..zoo.victim import Victim
 from ..zoo.worlds import World, check_digests
 from .cost import measure_cost
 from .quality import Quality, measure_quality
 from .rebound import ReboundConfig, measure_rebound
-from .rows import Row, RunsFile
+from .rows import Row, RunsFile, check_conditions
 
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Job:
             "targets": truth.targets,
             "victim_seed": truth.seed,
             "recipe": truth.recipe,
+            "sha256": truth.sha256,
             "defence": self.name,
             "revision": self.defence.revision,
             "seed": self.seed,
@@ -88,7 +90,7 @@ class Job:
             "images": self.settings.images,
             "test_images": self.settings.test_images,
         }
-        decisive = json.dumps({**fields, "sha256": truth.sha256}, sort_keys=True)
+        decisive = json.dumps(fields, sort_keys=True)
         return {"key": hashlib.sha256(decisive.encode()).hexdigest()[:24], **fields}
 
     def is_done_by(self, line: dict[str, Any] | None) -> bool:
@@ -98,7 +100,7 @@ class Job:
         rebound = self.settings.rebound
         if rebound is None or line["status"] != "done" or line["attack"] is None:
             return True
-        return [point["step"] for point in line["rebound"] or ()] == rebound.points
+        return bool(line["rebound_config"] == to_plain(rebound))
 
 
 def run_arena(
@@ -163,9 +165,11 @@ def run_arena(
     runs = RunsFile(output, "output")
     runs.check()
     done = runs.lines()
+    planned = {job.identity["key"]: {**job.identity, "rebound_config": settings.rebound} for job in jobs}
+    check_conditions([*({row.key: vars(row) for row in runs.rows()} | planned).values()], "output")
     _check_pictures(zoo, [job for job in jobs if not job.is_done_by(done.get(job.identity["key"]))], settings)
     work_side_by_side(_work, workers, zoo, jobs, runs)
-    rows = {row.key: row for row in runs.rows()} if runs.path.is_file() else {}
+    rows = {row.key: row for row in runs.rows()}
     keys = [job.identity["key"] for job in jobs]
     return [rows[key] for key in keys if key in rows]
 
@@ -186,7 +190,8 @@ def _check_learning_rates(defences: Mapping[str, type[Defence]], rates: Mapping[
 
 def _check_pictures(zoo: Zoo, jobs: Sequence[Job], settings: Settings) -> None:
     """Refuse to measure victims on other pictures than those of the world that they were made in."""
-    splits = ["test"] if settings.rebound is None else ["test", "pretraining"]
+    # Of the training pictures the attacker's are enough: if they are the same, so is the order all splits are cut from.
+    splits = ["test", "poisoning"] if settings.rebound is None else ["test", "poisoning", "pretraining"]
     victims = {job.victim.truth.name: job.victim.truth.data for job in jobs}
     recorded = {name: {split: data[split] for split in splits} for name, data in victims.items()}
     check_digests(zoo.world, recorded, "zoo")
@@ -251,10 +256,7 @@ def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
     except Exception as error:  # whatever else it is, the table has to say that this defence failed here
         if ran_out_of_memory(error):
             raise
-        logger.exception("%s failed on %s", job.name, truth.name)
-        return Row(
-            **job.identity, status="failed", error=f"{type(error).__name__}: {error}", before=before[truth.name]
-        )
+        return _failure(job, before[truth.name], error)
     clip.model = defended.model
     encoder = DualEncoder(clip.model, clip.processor)
     row = Row(
@@ -276,10 +278,21 @@ def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
         few = test.subset(range(min(settings.rebound.test_images, len(test))))
 
         def measure(encoder: DualEncoder) -> list[Metrics]:
+            check_finite(encoder, few.pixels, world.class_names)
             return measure_attack(encoder, few, world.class_names, attack, world.templates)
 
-        row.rebound = measure_rebound(clip, world.pretraining, measure, seed=job.seed, config=settings.rebound)
+        try:
+            row.rebound = measure_rebound(clip, world.pretraining, measure, seed=job.seed, config=settings.rebound)
+        except FloatingPointError as error:  # weights that the next steps blow up are no cure either
+            return _failure(job, before[truth.name], error)
+        row.rebound_config = settings.rebound
     return row
+
+
+def _failure(job: Job, before: Quality, error: Exception) -> Row:
+    """The row of a defence that failed; called where `error` is handled."""
+    logger.exception("%s failed on %s", job.name, job.victim.truth.name)
+    return Row(**job.identity, status="failed", error=f"{type(error).__name__}: {error}", before=before)
 
 
 def _draw(data: CaptionedPixels, count: int, seed: int) -> CaptionedPixels:
