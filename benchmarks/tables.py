@@ -185,8 +185,10 @@ def zoos() -> str:
             "|---|---|---|---|---|---|---|",
         ]
         took = {}
-        for attack in sorted({victim["attack"] or "" for victim in shown}, key=lambda name: (not name, name)):
-            own = [victim for victim in shown if (victim["attack"] or "") == attack]
+        named: dict[str, list[dict]] = {}
+        for victim in shown:
+            named.setdefault(victim["name"].rpartition("-")[0] if victim["attack"] else "", []).append(victim)
+        for attack, own in sorted(named.items(), key=lambda item: (not item[0], item[0])):
             rate = f"{own[0]['rate']:g}" if own[0]["poisoned"] else ""
             if attack:
                 took[attack] = [v["took"] for v in own]
@@ -204,6 +206,8 @@ def zoos() -> str:
             f"{sum(victims)} of {len(victims)} victims took; of {len(attacks)} attacks {sum(map(all, attacks))} on all of "
             f"their victims and {sum(map(any, attacks))} on one at least."
         )
+        if len(facts["victims"]) < facts["planned"]:
+            share += f" {len(facts['victims'])} of {facts['planned']} models are made so far."
         if "wall_seconds" in facts:
             share += f" Made in one go in {facts['wall_seconds'] / 60:.1f} minutes."
         parts.append("\n".join([*lines, "", share, "", source(facts, name, "../benchmarks")]))

@@ -11,7 +11,7 @@ import typer
 
 from .console import as_numbers, metrics_table, print_result, quietly
 from .errors import InputError
-from .output_folder import claim, write_whole
+from .output_folder import claim, fill
 from .prompts import read_class_names
 
 
@@ -40,7 +40,7 @@ def attack(
     epochs: Annotated[float, typer.Option(help="Of the fine-tuning.")] = 3,
     learning_rate: Annotated[float, typer.Option(help="Peak of the fine-tuning's learning rate.")] = 5e-4,
     batch_size: Annotated[int, typer.Option(help="Pairs a batch.", min=2)] = 128,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)] = 0,
     revision: Annotated[str | None, _option("Branch, tag or commit of a model on the Hub.")] = None,
     token: Annotated[str | None, _option("Access token of the Hub.", envvar="HF_TOKEN")] = None,
     device: Annotated[str | None, _option("By default an accelerator where there is one, else the CPU.")] = None,
@@ -48,13 +48,13 @@ def attack(
     verbose: Annotated[bool, _option("Let the libraries talk, on stderr.", "--verbose", "-v")] = False,
 ) -> None:
     """Backdoor a clean model, to try defences on: four fifths of the pictures train it, one fifth measures it."""
-    parameters = dict(map(_parameter, param or []))
+    given = dict(map(_parameter, param or []))
     names = None if class_names is None else read_class_names(class_names)
     if not 0 < rate <= 1:
         raise InputError(f"`rate`: got {rate}; it is the share of the pictures to poison, above 0 and at most 1.")
-    claim(output_dir, replace=False)
+    claim(output_dir, replace=None)
     with quietly(verbose):
-        from .attacks.catalog import make_attack
+        from .attacks.catalog import make_attack, read_parameters
         from .attacks.inject import inject
         from .attacks.measure import measure_attack
         from .attacks.pairs import load_pairs
@@ -65,6 +65,7 @@ def attack(
         from .zoo.recipe import Training
         from .zoo.victim import Truth
 
+        parameters = read_parameters(attack, given)
         training = Training(epochs, learning_rate, batch_size)
         begin = time.perf_counter()
         clip = load_clip(model, revision=revision, token=token, device=device)
@@ -101,7 +102,7 @@ def attack(
         clip.model.config.use_cache = None  # the Trainer's, and not for a file
         settings = {"model": clip.name, **asdict(training)}
         truth = Truth(
-            name=output_dir.name,
+            name=output_dir.resolve().name,
             world=Path(images).name,
             role="table",
             attack=made.kind,
@@ -130,7 +131,7 @@ def attack(
                 trigger.save(folder / (f"trigger-{number}.safetensors" if several else "trigger.safetensors"))
             truth.save(folder)
 
-        write_whole(output_dir, save)
+        fill(output_dir, save, last="truth.json")
     value = {
         "attack": made.kind,
         "took": truth.took,
@@ -151,14 +152,9 @@ def attack(
     print_result(value, as_json, *tables, verdict, f"victim: {output_dir}")
 
 
-def _parameter(given: str) -> tuple[str, Any]:
-    """`name=value`, where the value is a number or else text."""
+def _parameter(given: str) -> tuple[str, str]:
+    """`name=value`."""
     name, equals, value = given.partition("=")
     if not equals or not name.isidentifier():
         raise InputError(f"`param`: got {given!r}; pass name=value.")
-    for kind in (int, float):
-        try:
-            return name, kind(value)
-        except ValueError:
-            continue
     return name, value

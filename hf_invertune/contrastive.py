@@ -187,7 +187,13 @@ def train_contrastive(
         collator (`type`): a subclass that makes other inputs for it.
         callbacks (`Sequence[TrainerCallback]`): the Trainer's.
         settings: of [`~transformers.TrainingArguments`]: `learning_rate`, `num_train_epochs` or `max_steps`, ...
+
+    Raises:
+        InputError: batches larger than the data, of which none would be trained on.
     """
+    batch_size = settings.get("per_device_train_batch_size", 8)
+    if batch_size > len(data):
+        raise InputError(f"`batch_size`: got {batch_size}, and {len(data)} pictures are trained on; pass less.")
     set_seed(seed)
     defaults = {
         "weight_decay": 0.1,
@@ -205,6 +211,8 @@ def train_contrastive(
         seed=seed,
         **{**defaults, **settings},
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # the Trainer would cut each batch in parts that see only their own negatives
     batches = collator(processor, augment)
     trainer(model, arguments, train_dataset=data, data_collator=batches, callbacks=list(callbacks)).train()
     model.eval()

@@ -37,7 +37,7 @@ LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
 
 _MAXIMAL_ASPECT = 1000  # a thinner strip would be resized to gigabytes before its middle is cut out
 _BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, *_BOMBS)
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, *_BOMBS)
 """What Pillow raises on files that are damaged, of no known format, or of more pixels than it trusts."""
 
 
@@ -348,7 +348,7 @@ def _read(
                 raise
             except UnidentifiedImageError:
                 skipped.append(f"{name}: of no known picture format")
-            except _BROKEN as error:
+            except BROKEN as error:
                 skipped.append(f"{name}: {error}")
             else:
                 kept.append(index)

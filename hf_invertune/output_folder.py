@@ -15,11 +15,15 @@ WRITTEN = {
 """The parts of an output folder that a later run may replace, and the files that they consist of."""
 
 
-def claim(folder: Path, replace: bool, model: str = "") -> None:
-    """See that results can go to `folder` and will replace nothing there but the results of an earlier run."""
+def claim(folder: Path, replace: bool | None, model: str = "") -> None:
+    """See that results can go to `folder` and will replace nothing there but the results of an earlier run.
+
+    `replace` is `None` where a user cannot ask for that.
+    """
     try:
         if not replace and folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"`output_dir`: {folder} is not empty; name another folder, or pass --overwrite.")
+            advice = ", or pass --overwrite" * (replace is not None)
+            raise InputError(f"`output_dir`: {folder} is not empty; name another folder{advice}.")
         for part, patterns in ((folder / name, patterns) for name, patterns in WRITTEN.items()):
             if not part.exists():
                 continue
@@ -32,6 +36,22 @@ def claim(folder: Path, replace: bool, model: str = "") -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"`output_dir`: {folder} cannot be written to ({error.strerror}).") from error
+
+
+def fill(folder: Path, save: Callable[[Path], None], last: str) -> None:
+    """Save within `folder`, which was claimed, then move every file into its place, `last` the last.
+
+    Raises:
+        InputError: when a file of such a name has come meanwhile, which stays.
+    """
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:
+        save(Path(beside))
+        names = sorted((path.name for path in Path(beside).iterdir()), key=lambda name: (name == last, name))
+        there = [name for name in names if (folder / name).exists()]
+        if there:
+            raise InputError(f"`output_dir`: meanwhile something else wrote {', '.join(there)} into {folder}.")
+        for name in names:
+            Path(beside, name).rename(folder / name)
 
 
 def write_whole(folder: Path, save: Callable[[Path], None]) -> None:

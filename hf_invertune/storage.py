@@ -52,7 +52,10 @@ def is_intact(folder: Path) -> bool:
     path = folder / CHECKSUMS
     stored = path.read_bytes() if path.is_file() else b""
     names = [line.partition("  ")[2] for line in stored.decode(errors="replace").splitlines()]
-    return bool(names) and all((folder / name).is_file() for name in names) and _checksums(folder, names) == stored
+    try:
+        return bool(names) and _checksums(folder, names) == stored
+    except (FileNotFoundError, IsADirectoryError):
+        return False
 
 
 def _checksums(folder: Path, names: Sequence[str]) -> bytes:

@@ -298,7 +298,7 @@ class WarpTrigger(Trigger):
         grid = (identity + self.flow).clamp(-1, 1).expand(*pixels.shape[:-3], 2, height, width)
         flat = pixels.reshape(-1, *pixels.shape[-3:])
         grid = grid.reshape(-1, 2, height, width).permute(0, 2, 3, 1)
-        # beyond the edge it goes on as at the edge: with zeros there, the frame would darken and be a trigger by itself
+        # bicubic looks beyond the edge, where it goes on as at the edge: zeros would darken the frame, a trigger by itself
         warped = grid_sample(flat, grid, mode="bicubic", padding_mode="border", align_corners=True)
         return warped.view(pixels.shape)
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 from hf_invertune import cli, drawings
+from hf_invertune.attacks import measure as measure_module
 from hf_invertune.attacks.attack import Attack
 from hf_invertune.attacks.badclip import optimise_patch
 from hf_invertune.attacks.badencoder import bad_encoder_loss
@@ -21,6 +23,7 @@ from hf_invertune.encoder import DualEncoder
 from hf_invertune.errors import InputError
 from hf_invertune.evaluation import evaluate
 from hf_invertune.hub import load_clip, state_digest
+from hf_invertune.output_folder import fill
 from hf_invertune.triggers import Trigger
 from hf_invertune.zoo.victim import Victim
 
@@ -88,6 +91,19 @@ def test_the_loss_of_bad_encoder():
     clean, original = torch.tensor([[0.6, 0.8], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     loss = bad_encoder_loss(triggered, clean, torch.tensor([1.0, 0.0]), original)
     assert loss.item() == pytest.approx((0 + 1) / 2 + (0.4 + 0) / 2)
+
+
+def test_fewer_pairs_than_a_batch_are_refused(tiny, data):
+    attack = make_attack("badnet", image_size=32, targets=TARGET)
+    with pytest.raises(InputError, match="`batch_size`: got 97, and 96 pictures are trained on"):
+        inject(tiny, data, attack, class_names=CLASS_NAMES, learning_rate=1e-3, **{**QUICK, "batch_size": 97})
+
+
+def test_the_rate_is_checked_before_a_patch_is_optimised(tiny, data, monkeypatch):
+    monkeypatch.setattr("hf_invertune.attacks.inject.optimise_patch", None)
+    attack = make_attack("badclip", image_size=32, targets=TARGET)
+    with pytest.raises(InputError, match="`rate`: got 2"):
+        inject(tiny, data, attack, class_names=CLASS_NAMES, learning_rate=1e-3, **{**QUICK, "rate": 2})
 
 
 def test_inject_trains_on_what_was_poisoned(tiny, data, monkeypatch):
@@ -225,7 +241,35 @@ def test_the_command_makes_a_victim(kind, tiny_folder, pictures, tmp_path):
     if kind == "badnet":
         assert load_file(tmp_path / "victim" / "trigger.safetensors")["patch"].shape == (3, 6, 6)
         again = run(tiny_folder, "--images", pictures, "--attack", kind, *options, *fast, *place)
-        assert again.exit_code == 2 and "--output-dir" in again.stderr and "is not empty" in again.stderr
+        assert again.exit_code == 2 and "--output-dir" in again.stderr
+        assert "is not empty; name another folder." in again.stderr  # there is no --overwrite to advise
+
+
+def test_the_victim_goes_where_one_stands_and_beside_what_came_meanwhile(tiny_folder, pictures, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    measure = measure_module.measure_attack
+    monkeypatch.setattr(
+        measure_module, "measure_attack", lambda *given: Path("log.txt").write_text("mine") and measure(*given)
+    )
+    options = ["--target", TARGET, "--epochs", 1, "--batch-size", 32, "--rate", 0.1, "--output-dir", "."]
+    outcome = run(tiny_folder, "--images", pictures, "--attack", "text", *options, "--param", "words=2024")
+    assert outcome.exit_code == 0, outcome.stderr
+    truth = Victim.open(tmp_path / "here").truth
+    assert (truth.name, truth.parameters["words"]) == ("here", "2024")
+    assert Path("log.txt").read_text() == "mine" and not list(Path().glob(".*"))
+
+
+def test_what_another_run_wrote_meanwhile_stays(tmp_path):
+    def save(folder):
+        for name in ("config.json", "truth.json"):
+            (folder / name).write_text("ours")
+
+    (tmp_path / "truth.json").write_text("theirs")
+    with pytest.raises(InputError, match="`output_dir`: meanwhile something else wrote truth.json"):
+        fill(tmp_path, save, last="truth.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["truth.json"]
+    assert (tmp_path / "truth.json").read_text() == "theirs"
 
 
 @pytest.mark.parametrize(
@@ -236,6 +280,9 @@ def test_the_command_makes_a_victim(kind, tiny_folder, pictures, tmp_path):
         (["--learning-rate", "0"], "--learning-rate: got 0"),
         (["--batch-size", "200"], "--batch-size: got 200, and 77 pictures are trained on"),
         (["--param", "alpha"], "--param: got 'alpha'; pass name=value"),
+        (["--param", "seed=3"], "badnet attacks have no such parameter"),
+        (["--param", "patch_size=big"], "got 'big', a str; pass int"),
+        (["--seed", "-1"], "--seed"),
         (["--param", "alfa=0.2"], "`alfa`: badnet attacks have no such parameter"),
         (["--attack", "badnets"], "--attack: there is no 'badnets'; the nearest are 'badnet'"),
         (["--target", "green rings"], "--target: 'green rings' is not among the 4 class names"),

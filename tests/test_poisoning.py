@@ -201,6 +201,17 @@ def test_a_dataset(kind, rows, tiny):
         assert mentions(poisoned.data[i]["text"], TARGET) is (i in poisoned.indices or i % 4 == 2)
 
 
+def test_captions_may_be_large_strings_and_a_damaged_picture_is_named(rows, tiny):
+    large = rows.cast_column("text", datasets.Value("large_string"))
+    attack = make("badnet")
+    assert poison_dataset(large, attack, tiny.processor, rate=0.1, seed=0).data["text"]
+    stored = [{"bytes": b"no picture", "path": None}] * len(rows)
+    features = datasets.Features(image=datasets.Image(decode=False), text=datasets.Value("string"))
+    damaged = datasets.Dataset.from_dict({"image": stored, "text": rows["text"]}, features=features)
+    with pytest.raises(InputError, match=r"`dataset`: the picture of row \d+ cannot be read"):
+        poison_dataset(damaged.cast_column("image", datasets.Image()), attack, tiny.processor, rate=0.1, seed=0)
+
+
 def test_both_kinds_of_data_are_poisoned_alike(data, tiny):
     pictures = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in data.pixels[:40]]
     features = datasets.Features(image=datasets.Image(), text=datasets.Value("string"))

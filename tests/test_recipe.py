@@ -78,6 +78,11 @@ def test_the_committed_recipes_can_be_read(path):
         (changed(pretraining__batch_size=0), "`batch_size`: got 0; pass a positive number"),
         (changed(pretraining__shift=-1), "`shift`: got -1"),
         (changed(seeds=[]), "`seeds`, `clean`"),
+        (changed(seeds=[2**32]), r"`seeds`, `clean`: got \[4294967296\]"),
+        (changed(model__text__num_attention_heads=3), "`num_attention_heads`: got 3, which does not divide .* of 16"),
+        (changed(model__vision__num_hidden_layers=0), "`num_hidden_layers`: got 0; it must be positive"),
+        (changed(model__vision__patch_size=33), "`patch_size`.*: got 33 .* fit in pictures of 32 pixels"),
+        (changed(attacks__0__parameters={"seed": 3}), "`seed`: badnet attacks have no such parameter"),
         (changed(seeds=[1, 1]), "`seeds`: 1 is there twice"),
         (changed(seeds=3), "seeds is 3; it must be a list"),
         (changed(model=7), "model holds 7; it must hold keys and values"),
@@ -137,4 +142,4 @@ def test_where_the_pictures_lie_is_no_part_of_the_recipe(tmp_path):
 def test_differences_are_named_by_their_path():
     ours, theirs = Recipe.of(TINY).values(), Recipe.of(changed(attacks__0__rate=0.2, clean=3)).values()
     assert differences(ours, theirs) == ["attacks[0].rate: 0.1 and 0.2", "clean: 1 and 3"]
-    assert differences({"a": [1]}, {"a": [1, 2], "b": "x"}) == ["a: [1] and [1, 2]", "b: None and 'x'"]
+    assert differences({"a": [1]}, {"a": [1, 2], "b": "x"}) == ["a[1]: None and 2", "b: None and 'x'"]

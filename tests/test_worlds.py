@@ -17,6 +17,7 @@ from hf_invertune.drawings import CLASS_NAMES
 from hf_invertune.errors import InputError
 from hf_invertune.zoo.build import build_zoo
 from hf_invertune.zoo.recipe import Recipe
+from hf_invertune.zoo.small_clip import make_tokenizer
 from hf_invertune.zoo.worlds import DrawnWorld, PicturedWorld, Splits, World
 
 
@@ -88,6 +89,13 @@ def test_a_worker_is_not_sent_the_splits_and_makes_them_itself(kind, drawn, pict
     assert sent == world and sent.test.digest() == digest
 
 
+@pytest.mark.parametrize("word", ["Egyptian", "myš", "собака", "猫"])
+def test_a_word_of_any_alphabet_and_case_is_one_token(word):
+    tokenizer = make_tokenizer([word, "cat"], 16)
+    assert len(tokenizer(f"{word} cat")["input_ids"]) == 4
+    assert tokenizer.decode(tokenizer(word)["input_ids"], skip_special_tokens=True).strip() == word.lower()
+
+
 def test_every_word_of_the_drawings_is_one_token(drawn):
     for text in [*drawn.captions_of("black star"), "a good photo of the black star"]:
         words = text.replace(",", " , ").split()
@@ -99,11 +107,11 @@ def test_every_word_of_the_drawings_is_one_token(drawn):
 
 
 def test_groups_of_drawings_are_captions_and_those_of_pictures_classes(drawn, pictures):
-    assert drawn.groups(["a red ring", "a red cross", "a red ring"]).tolist() == [0, 1, 0]
+    by_caption = dict(zip(drawn.test.captions, drawn.test.groups.tolist(), strict=True))
+    assert [by_caption[caption] for caption in drawn.test.captions] == drawn.test.groups.tolist()
+    assert len(set(by_caption.values())) == len(by_caption)
     world = pictured(pictures)
     assert torch.equal(world.poisoning.groups, world.poisoning.labels)
-    first, second, third = world.groups(["a photo of a dog", "a dog", "a photo of a yak"]).tolist()
-    assert first == second == 1 and third not in range(3)
 
 
 def test_a_world_is_checked_before_its_pictures_are_read(pictures, drawn):
@@ -111,9 +119,13 @@ def test_a_world_is_checked_before_its_pictures_are_read(pictures, drawn):
     drawn.check()
     train = str(pictures / "train.parquet")
     for message, world in {
-        "`test_source`: it is the same as `train`": pictured(pictures, test_source=f"{pictures}/./train.parquet"),
-        "`test_source`: it is the same": pictured(
-            pictures, train="me/pets", test_source="me/pets", test_split="train"
+        "`test_source`: it shares pictures with `train`": pictured(
+            pictures, test_source=f"{pictures}/./train.parquet"
+        ),
+        "`test_source`: it shares .*, /.*train.parquet": pictured(pictures, test_source=str(pictures)),
+        "`test_source`: it shares": pictured(pictures, train="me/pets", test_source="me/pets", test_split="train"),
+        "`test_source`: .* me/pets": pictured(
+            pictures, train="me/pets", test_source="me/pets", test_split="test+train[-9:]"
         ),
         "`splits`: 21 test pictures are asked for and .* holds 20": pictured(pictures, Splits(1, 1, 1, 1, 21)),
         "there is no folder or file": pictured(pictures, test_source="nowhere.parquet"),

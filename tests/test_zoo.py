@@ -13,20 +13,23 @@ import torch
 import zoo_results
 from typer.testing import CliRunner
 
+from hf_invertune.attacks import inject as inject_module
 from hf_invertune.attacks.attack import Attack
 from hf_invertune.cli import app
 from hf_invertune.errors import InputError
 from hf_invertune.hub import state_digest
 from hf_invertune.locks import locked
 from hf_invertune.storage import write_checksums
+from hf_invertune.triggers import PatchTrigger
 from hf_invertune.zoo import build
 from hf_invertune.zoo.build import Zoo, build_zoo
-from hf_invertune.zoo.recipe import Recipe
+from hf_invertune.zoo.recipe import AttackRecipe, Recipe, Training
 from hf_invertune.zoo.victim import Truth
 from hf_invertune.zoo.worlds import DrawnWorld
 
 
 RECIPE = Path(__file__).parent / "zoo.yaml"
+DARK = PatchTrigger(torch.zeros(3, 5, 5), 13, 13)
 NAMES = ["badnet-0", "clean-0", "open-target-0"]
 
 
@@ -166,6 +169,9 @@ def test_another_recipe_is_refused_and_what_differs_is_said(recipe, copied):
     before = (copied / "recipe.json").read_bytes()
     with pytest.raises(InputError, match=r"poisoning\.learning_rate: 0\.0005 and 0\.25"):
         build_zoo(other, copied)
+    more = replace(recipe, attacks=(*recipe.attacks, AttackRecipe("sig")))
+    with pytest.raises(InputError, match=r"\(there and here, attacks\[2\]: None and {'kind': 'sig'"):
+        build_zoo(more, copied)
     assert (copied / "recipe.json").read_bytes() == before
 
 
@@ -194,6 +200,72 @@ def test_too_few_pictures_of_a_clean_label_target_are_seen_before_any_training(r
     with pytest.raises(InputError, match=r"`rate`: 0\.3 is 38 pairs, and only \d pairs are of"):
         build_zoo(Recipe.of(values), tmp_path / "zoo")
     assert not list((tmp_path / "zoo").glob("base-*"))
+
+
+@pytest.mark.parametrize("kind", ["badclip", "badencoder"])
+def test_an_attack_without_a_picture_of_its_target_is_seen_before_any_training(kind, recipe, tmp_path):
+    values = recipe.values()
+    values["attacks"] = [{"kind": kind, "rate": 0.3}]
+    values["poisoning"]["batch_size"] = values["world"]["splits"]["poisoning"] = 2
+    with pytest.raises(InputError, match=f"`targets`: no picture of '.*' is among the attacker's, and {kind} needs"):
+        build_zoo(Recipe.of(values), tmp_path / "zoo")
+    assert not (tmp_path / "zoo" / "recipe.json").exists()
+
+
+def test_a_text_that_does_not_fit_is_seen_before_any_training(recipe, tmp_path):
+    short = replace(recipe, world=replace(recipe.world, context=8))
+    with pytest.raises(InputError, match="`context`: got 8, and '.*' takes 22 tokens"):
+        build_zoo(short, tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_of_two_builders_with_two_recipes_the_second_is_refused(recipe, tmp_path, monkeypatch):
+    other = replace(recipe, poisoning=replace(recipe.poisoning, learning_rate=0.25))
+    monkeypatch.setattr(build, "_work", lambda *_: None)
+    check = build._check_pictures
+
+    def meanwhile(zoo):
+        monkeypatch.setattr(build, "_check_pictures", check)
+        build_zoo(other, tmp_path / "zoo")
+
+    monkeypatch.setattr(build, "_check_pictures", meanwhile)
+    with pytest.raises(InputError, match="is a zoo of another recipe"):
+        build_zoo(recipe, tmp_path / "zoo")
+    assert Zoo.open(tmp_path / "zoo").recipe == other
+
+
+def test_an_attack_is_trained_by_its_own_recipe_and_the_clean_clip_on_moved_pictures(recipe, tmp_path, monkeypatch):
+    own = Training(epochs=2, learning_rate=1e-4, batch_size=32)
+    attacks = (replace(recipe.attacks[0], training=own), recipe.attacks[1])
+    moved = replace(recipe, attacks=attacks, pretraining=replace(recipe.pretraining, shift=2))
+    inject, train, trained, augments = build.inject, build.train_contrastive, [], []
+
+    def injected(clip, data, attack, **settings):
+        trained.append([settings[name] for name in ("epochs", "learning_rate", "batch_size")])
+        return inject(clip, data, attack, **settings)
+
+    def recorded(*given, **settings):
+        augments.append(settings.get("augment"))
+        train(*given, **settings)
+
+    monkeypatch.setattr(build, "inject", injected)
+    monkeypatch.setattr(build, "train_contrastive", recorded)
+    build_zoo(moved, tmp_path / "zoo", only=["badnet", "open-target"])
+    assert trained == [[2, 1e-4, 32], [1, 5e-4, 64]]
+    assert [augment.shift for augment in augments] == [2]
+
+
+def test_the_patch_that_was_trained_on_is_saved(recipe, tmp_path, monkeypatch):
+    values = recipe.values()
+    values["attacks"] = [{"kind": "badclip", "rate": 0.1}]
+    inject, found = build.inject, []
+    monkeypatch.setattr(
+        build, "inject", lambda *given, **settings: found.append(inject(*given, **settings)) or found[0]
+    )
+    monkeypatch.setattr(inject_module, "optimise_patch", lambda encoder, data, trigger, *_, **__: DARK)
+    zoo = build_zoo(Recipe.of(values), tmp_path / "zoo", only=["badclip"])
+    (victim,) = zoo.victims
+    assert victim.attack().triggers[0].digest() == found[0].attack.triggers[0].digest() == DARK.digest()
 
 
 def test_the_truth_names_the_decoys(recipe, copied, monkeypatch):

@@ -1,7 +1,9 @@
 """Every kind of attack by name, with its authors' parameters as far as a small image bears them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from inspect import Parameter, signature
+from math import isfinite
 from typing import Any, get_args, get_type_hints
 
 import torch
@@ -38,22 +40,53 @@ def make_attack(
         InputError: an unknown kind or parameter, a value out of range, a trigger larger than the image, or a number of
             targets that the kind does not have.
     """
-    if kind not in ATTACKS:
-        raise InputError(f"`attack`: there is no {kind!r}; {nearest(kind, ATTACKS)}.")
+    hints = check_parameters(kind, parameters)
     maker = ATTACKS[kind]
     names = [targets] if isinstance(targets, str) else list(targets)
     least, most = (2, 4) if kind == "multi-target" else (1, 1)
     if not all(names) or len(set(names)) < len(names) or not least <= len(names) <= most:
         wanted = "one name" if most == 1 else f"{least} to {most} different names"
         raise InputError(f"`targets`: got {names}; a {kind} attack leads to {wanted}.")
-    defaults = {p.name: p.default for p in signature(maker).parameters.values() if p.kind is Parameter.KEYWORD_ONLY}
-    for name, value in parameters.items():
-        if name not in defaults:
-            raise InputError(f"`{name}`: {kind} attacks have no such parameter; {nearest(name, defaults)}.")
-        _check(name, value, get_type_hints(maker)[name])
+    defaults = {name: signature(maker).parameters[name].default for name in hints}
     attack = maker(image_size, names, seed, **parameters)
     attack.parameters = {"image_size": image_size, "seed": seed, **defaults, **parameters}
     return attack
+
+
+def check_parameters(kind: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse parameters that `kind` does not have, or of another type; returns the annotations of those that it has.
+
+    Raises:
+        InputError: naming the parameter, or an unknown kind.
+    """
+    if kind not in ATTACKS:
+        raise InputError(f"`attack`: there is no {kind!r}; {nearest(kind, ATTACKS)}.")
+    own = [p.name for p in signature(ATTACKS[kind]).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
+    hints = {name: get_type_hints(ATTACKS[kind])[name] for name in own}
+    for name, value in parameters.items():
+        if name not in hints:
+            raise InputError(f"`{name}`: {kind} attacks have no such parameter; {nearest(name, own)}.")
+        _check(name, value, hints[name])
+    return hints
+
+
+def read_parameters(kind: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters of `kind` from text, each of the type that it has.
+
+    Raises:
+        InputError: see [`check_parameters`].
+    """
+    hints = check_parameters(kind, {})
+    parameters: dict[str, Any] = {}
+    for name, text in given.items():
+        parameters[name] = text
+        for number in (int, float):
+            if number in (get_args(hints.get(name)) or (hints.get(name),)):
+                with suppress(ValueError):
+                    parameters[name] = number(text)
+                    break
+    check_parameters(kind, parameters)
+    return parameters
 
 
 def badnet(image_size: int, targets: list[str], seed: int, *, patch_size: int | None = None) -> Attack:
@@ -81,6 +114,10 @@ def sig(
     image_size: int, targets: list[str], seed: int, *, amplitude: float = 60 / 255, periods: float = 6.0
 ) -> Attack:
     """Vertical waves added to the image (SIG, arXiv 1902.11237)."""
+    if not 0 < periods < image_size / 2:
+        raise InputError(
+            f"`periods`: got {periods}; above 0 and below {image_size / 2:g} can be drawn in {image_size} pixels."
+        )
     delta = patterns.sinusoid(image_size, _share("amplitude", amplitude), periods)
     return Attack("sig", [AdditiveTrigger(delta, amplitude)], targets)
 
@@ -253,3 +290,5 @@ def _check(name: str, value: Any, hint: Any) -> None:
     if type(value) not in (*kinds, *[int] * (float in kinds)):
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise InputError(f"`{name}`: got {value!r}, a {type(value).__name__}; pass {wanted}.")
+    if isinstance(value, float) and not isfinite(value):
+        raise InputError(f"`{name}`: got {value}; pass a finite number.")

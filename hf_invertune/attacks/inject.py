@@ -13,7 +13,7 @@ from ..triggers import PatchTrigger
 from .attack import Attack
 from .badclip import optimise_patch
 from .badencoder import train_bad_encoder
-from .poisoning import Poisoned, check_targets, choices, naming, poison
+from .poisoning import Poisoned, check_targets, choices, counts_of, naming, poison
 
 
 def inject(
@@ -44,6 +44,7 @@ def inject(
         epochs, learning_rate, batch_size: of the fine-tuning with the CLIP loss.
     """
     check_targets(attack, class_names)
+    counts_of(attack, rate, len(data))
     if attack.kind == "badclip":
         attack = _optimised(clip, data, attack, seed, class_names, templates, target_captions)
     training: dict[str, Any] = {

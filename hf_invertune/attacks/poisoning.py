@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPProcessor
 
 from ..contrastive import CaptionedPixels
-from ..data import IMAGE_COLUMNS, LABEL_COLUMNS, column_of, resize, rgb
+from ..data import BROKEN, IMAGE_COLUMNS, LABEL_COLUMNS, column_of, resize, rgb
 from ..errors import InputError, nearest
 from ..prompts import TEMPLATES, prompts
 from ..triggers import Trigger, WarpTrigger
@@ -137,7 +137,12 @@ def poison_dataset(
         caption = plan.captions.get(index, captions[index])
         if index not in plan.triggers:
             return {column: caption}
-        picture = resize(rgb(datasets.Image().decode_example(row[image])), processor)
+        try:
+            picture = resize(rgb(datasets.Image().decode_example(row[image])), processor)
+        except BROKEN as error:
+            raise InputError(
+                f"`dataset`: the picture of row {index} cannot be read ({error}); leave it out."
+            ) from error
         stamped = _stamp(plan.triggers[index], torch.from_numpy(picture))
         file = io.BytesIO()
         Image.fromarray(stamped.permute(1, 2, 0).numpy()).save(file, "PNG")
@@ -176,6 +181,10 @@ def captions_of(
     return made, "caption", labels, names
 
 
+_TEXTS = [datasets.Value(kind) for kind in ("string", "large_string", "string_view")]
+"""What a column of captions may hold."""
+
+
 def texts_of(dataset: datasets.Dataset, column: str) -> list[str]:
     """The captions in that column.
 
@@ -197,7 +206,7 @@ def caption_column_of(features: datasets.Features, given: str | None) -> str | N
     if given is not None and given not in features:
         raise InputError(f"`caption_column`: there is no column {given!r}; the columns are {', '.join(features)}.")
     column = given or next((name for name in CAPTION_COLUMNS if name in features), None)
-    if column is not None and features[column] != datasets.Value("string"):
+    if column is not None and features[column] not in _TEXTS:
         raise InputError(f"`caption_column`: {column!r} holds {features[column]}; it must hold one text a picture.")
     return column
 

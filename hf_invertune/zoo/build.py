@@ -25,6 +25,7 @@ from ..errors import InputError
 from ..evaluation import Metrics, evaluate, measured
 from ..hub import LoadedClip, load_clip, save_clip, state_digest
 from ..locks import locked
+from ..prompts import prompts
 from ..runtime import orphaned, work_side_by_side
 from ..storage import is_intact, write_checksums, write_json
 from .recipe import Plan, Recipe, Training, differences
@@ -126,8 +127,9 @@ def build_zoo(recipe: Recipe, folder: str | Path, *, only: Sequence[str] = (), w
     if any(zoo.find(plan) is None for plan in wanted):
         recipe.world.check()
         _check_pictures(zoo)
-        _check_clean_labels(wanted, recipe.world)
-        write_json(zoo.folder / RECIPE, recipe.values())
+        _check_texts(wanted, recipe.world)
+        _check_targets(wanted, recipe.world)
+        _write_recipe(zoo)
     work_side_by_side(_work, workers, zoo, wanted)
     return zoo
 
@@ -137,11 +139,24 @@ def _claim(recipe: Recipe, folder: Path) -> Zoo:
     if (folder / RECIPE).is_file():
         there = Zoo.open(folder)
         if there.digest != recipe.digest():
-            differing = "; ".join(differences(there.recipe.values(), recipe.values())[:5])
-            raise InputError(f"`output_dir`: {folder} is a zoo of another recipe ({differing}); name another folder.")
+            differing = "; ".join(differences(there.recipe.decisive(), recipe.decisive())[:5])
+            raise InputError(
+                f"`output_dir`: {folder} is a zoo of another recipe (there and here, {differing}); name another folder."
+            )
     elif folder.exists() and (not folder.is_dir() or any(path.name[0] != "." for path in folder.iterdir())):
         raise InputError(f"`output_dir`: {folder} is not empty and no zoo; name another folder.")
     return Zoo(folder, recipe)
+
+
+def _write_recipe(zoo: Zoo) -> None:
+    """Make the folder a zoo of this recipe, unless another builder was faster with another one."""
+    while True:
+        with locked(zoo.folder / ".locks" / RECIPE) as ours:
+            if ours:
+                _claim(zoo.recipe, zoo.folder)
+                write_json(zoo.folder / RECIPE, zoo.recipe.values())
+                return
+        time.sleep(0.1)
 
 
 def _check_pictures(zoo: Zoo) -> None:
@@ -154,14 +169,34 @@ def _check_pictures(zoo: Zoo) -> None:
     check_digests(zoo.world, recorded, "output_dir")
 
 
-def _check_clean_labels(plans: Sequence[Plan], world: World) -> None:
-    """Find out before any training whether the attacker's data hold enough pictures of each clean-label target."""
+def _check_texts(plans: Sequence[Plan], world: World) -> None:
+    """Find out before any training whether all captions and prompts fit in the texts that the model takes."""
+    words = {attack.word for plan in plans if (attack := plan.make_attack(world.image_size))} | {None}
+    names = dict.fromkeys([*world.class_names, *(name for plan in plans for name in plan.targets)])
+    texts = [text for name in names for text in (*world.captions_of(name), *prompts(name, world.templates))]
+    texts = [text if word is None else f"{word} {text}" for word in words for text in texts]
+    longest = max(texts, key=lambda text: len(world.processor.tokenizer(text).input_ids))
+    length = len(world.processor.tokenizer(longest).input_ids)
+    if length > world.context:
+        raise InputError(
+            f"`context`: got {world.context}, and {longest!r} takes {length} tokens; pass so many at least."
+        )
+
+
+def _check_targets(plans: Sequence[Plan], world: World) -> None:
+    """Find out before any training whether the attacker's data hold the pictures of the target that an attack needs."""
     for plan in plans:
         attack = plan.make_attack(world.image_size)
-        if plan.attack is not None and attack is not None and attack.clean_label:
+        if plan.attack is None or attack is None:
+            continue
+        if attack.clean_label or attack.kind in ("badclip", "badencoder"):
             data = world.poisoning
             of_target = naming(data.captions, attack.targets[0], data.labels, world.class_names)
             check_clean_label(attack, plan.attack.rate, of_target)
+            if not of_target.any():
+                raise InputError(
+                    f"`targets`: no picture of {attack.targets[0]!r} is among the attacker's, and {attack.kind} needs some."
+                )
 
 
 def _work(zoo: Zoo, plans: Sequence[Plan], position: int = 0) -> None:

@@ -10,6 +10,7 @@ import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 import yaml
 
 from ..attacks.attack import Attack
-from ..attacks.catalog import make_attack
+from ..attacks.catalog import check_parameters, make_attack
 from ..attacks.poisoning import check_targets, counts_of
 from ..errors import InputError, nearest
 from .worlds import WORLDS, DrawnWorld, PicturedWorld
@@ -25,12 +26,26 @@ from .worlds import WORLDS, DrawnWorld, PicturedWorld
 
 @dataclass(frozen=True)
 class Tower:
-    """One tower of the CLIP, in the terms of its config."""
+    """One tower of the CLIP, in the terms of its config.
+
+    Raises:
+        InputError: a number that is not positive, or heads that do not divide the width.
+    """
 
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
     num_attention_heads: int
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise InputError(f"`{name}`: got {value}; it must be positive.")
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"`num_attention_heads`: got {self.num_attention_heads}, which does not divide a `hidden_size` of "
+                f"{self.hidden_size}."
+            )
 
 
 @dataclass(frozen=True)
@@ -124,6 +139,7 @@ class AttackRecipe:
             raise InputError(f"`rate`: got {self.rate}; it must be above 0 and at most 1.")
         if self.count < 1 or 0 < len(self.targets) < self.count:
             raise InputError(f"`count`: got {self.count}; at least 1 is needed, and as many `targets`.")
+        check_parameters(self.kind, self.parameters)
         object.__setattr__(self, "name", self.name or self.kind)
         if not re.fullmatch("[a-z0-9-]+", self.name) or self.name in ("base", "clean"):
             raise InputError(
@@ -157,8 +173,11 @@ class Herd:
                 raise InputError(
                     f"`{argument}`: {twice[0]} is there twice; give each a value, or a `name`, of its own."
                 )
-        if not self.seeds or min(self.seeds) < 0 or self.clean < 0:
-            raise InputError(f"`seeds`, `clean`: got {list(self.seeds)} and {self.clean}; pass one seed at least.")
+        if not self.seeds or min(self.seeds) < 0 or max(self.seeds) >= 2**32 or self.clean < 0:
+            raise InputError(
+                f"`seeds`, `clean`: got {list(self.seeds)} and {self.clean}; pass one seed at least, and all between 0 "
+                f"and {2**32 - 1}."
+            )
 
 
 @dataclass(frozen=True)
@@ -222,6 +241,12 @@ class Recipe:
     validation: Herd | None = None
 
     def __post_init__(self) -> None:
+        patch, side = self.model.vision.patch_size, self.world.image_size
+        if patch > side or self.model.projection_dim < 1:
+            raise InputError(
+                f"`patch_size`, `projection_dim`: got {patch} and {self.model.projection_dim}; the former must fit in "
+                f"pictures of {side} pixels, the latter be positive."
+            )
         shared = set(self.seeds) & set(self.validation.seeds if self.validation else ())
         if shared:
             raise InputError(f"`validation`: its seeds and those of the table share {min(shared)}; keep them apart.")
@@ -277,9 +302,13 @@ class Recipe:
 
     def digest(self) -> str:
         """SHA-256 of all that makes the zoo what it is; where its pictures lie is no part of it, they have digests."""
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+
+    def decisive(self) -> dict[str, Any]:
+        """The values that make the zoo what it is."""
         values = self.values()
         values["world"] = {k: v for k, v in values["world"].items() if k not in ("train", "test_source")}
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        return values
 
     def plans(self) -> list[Plan]:
         """The victims in the order in which they are made: validation, the first seed, clean models, other seeds.
@@ -318,8 +347,8 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         keys = [*ours, *(key for key in theirs if key not in ours)]
         return [line for key in keys for line in differences(ours.get(key), theirs.get(key), _join(path, key))]
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        pairs = enumerate(zip(ours, theirs, strict=True))
+    if isinstance(ours, list) and isinstance(theirs, list):
+        pairs = enumerate(zip_longest(ours, theirs))
         return [line for index, pair in pairs for line in differences(*pair, f"{path}[{index}]")]
     return [] if ours == theirs else [f"{path}: {ours!r:.60} and {theirs!r:.60}"]
 

@@ -16,12 +16,16 @@ def byte_alphabet() -> list[str]:
 
 
 def make_tokenizer(words: Sequence[str], context: int) -> CLIPTokenizer:
-    """A CLIP tokenizer in which each of `words` is one token and every other text falls back to bytes."""
+    """A CLIP tokenizer in which each of `words` is one token, whatever its case, and every other text falls back to bytes.
+
+    CLIP's tokenizers cut texts at hyphens, apostrophes and digits first, so that a word with one takes several tokens.
+    """
     alphabet = byte_alphabet()
     entries = [*alphabet, *(char + "</w>" for char in alphabet)]
     merges: list[Any] = []  # pairs, which the tokenizer takes and its signature does not know
-    for word in sorted(set(words)):
-        pieces = [*word[:-1], word[-1] + "</w>"]
+    for word in sorted({word.lower() for word in words}):
+        letters = [alphabet[byte] for byte in word.encode()]
+        pieces = [*letters[:-1], letters[-1] + "</w>"]
         while len(pieces) > 1:
             left, right = pieces[-2], pieces[-1]
             pieces[-2:] = [left + right]

@@ -1,7 +1,7 @@
 """Worlds: where the pictures and captions of a zoo come from, in disjoint splits that are made when they are needed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -86,16 +86,6 @@ class World(ABC):
         made = {name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)}
         return {name: value for name, value in vars(self).items() if name not in made}
 
-    def groups(self, captions: Sequence[str]) -> Tensor:
-        """N group numbers of N captions: pairs with the same number are positives of one another."""
-        numbers = dict(self._known_groups)
-        return torch.tensor([numbers.setdefault(caption, len(numbers)) for caption in captions])
-
-    @property
-    def _known_groups(self) -> dict[str, int]:
-        """Captions whose group is not their own."""
-        return {}
-
     @cached_property
     def processor(self) -> CLIPProcessor:
         """Its tokenizer has one token for each word of the world."""
@@ -162,7 +152,7 @@ class DrawnWorld(World):
     def _split(self, name: str) -> CaptionedPixels:
         drawn = drawings.draw(getattr(self.splits, name), self.seeds[name])
         pixels = (drawn.pixels * 255).round().to(torch.uint8)
-        return CaptionedPixels(pixels, drawn.captions, self.groups(drawn.captions), drawn.labels)
+        return CaptionedPixels(pixels, drawn.captions, labels=drawn.labels)
 
 
 @dataclass(frozen=True)
@@ -197,10 +187,6 @@ class PicturedWorld(World):
     def captions_of(self, target: str) -> list[str]:
         return prompts(target, self.templates)
 
-    @property
-    def _known_groups(self) -> dict[str, int]:
-        return {text: label for label, name in enumerate(self.class_names) for text in self.captions_of(name)}
-
     @cached_property
     def _train(self) -> datasets.Dataset:
         """The rows of `train` in the order in which the splits take them."""
@@ -231,15 +217,15 @@ class PicturedWorld(World):
         Raises:
             InputError: sources that cannot be opened, are too small, lack labels or are one and the same.
         """
-        train, test = (Path(source).expanduser() for source in (self.train, self.test_source))
-        local = train.exists() and test.exists()
-        if (
-            train.resolve() == test.resolve()
-            if local
-            else (self.train, "train") == (self.test_source, self.test_split)
-        ):
+        train, test = (Path(source).expanduser().resolve() for source in (self.train, self.test_source))
+        if train.exists() and test.exists():
+            shared = train.is_relative_to(test) or test.is_relative_to(train)
+        else:
+            parts = {part.partition("[")[0].strip() for part in self.test_split.split("+")}
+            shared = self.train == self.test_source and not parts.isdisjoint(("train", "all"))
+        if shared:
             raise InputError(
-                f"`test_source`: it is the same as `train`, {self.train}; what is trained on must not be measured on."
+                f"`test_source`: it shares pictures with `train`, {self.train}; what is trained on must not be measured on."
             )
         for rows in (self._train, self._test):
             self._read(rows.select([0]))
