@@ -242,6 +242,16 @@ def test_wrong_input_of_the_arena(tmp_path, monkeypatch, message, arguments):
     assert not (tmp_path / "runs.jsonl").exists()
 
 
+def test_a_worker_that_died_is_one_line_and_exit_code_1(tmp_path, monkeypatch):
+    def die(*given, **settings):
+        raise ChildProcessError("A worker died; run the same command to go on.")
+
+    monkeypatch.setattr("hf_invertune.arena.run.run_arena", die)
+    write_json(tmp_path / "zoo" / "recipe.json", Recipe.load(RECIPE).values())
+    done = CliRunner().invoke(cli.app, ["arena", str(tmp_path / "zoo"), "--output", str(tmp_path / "runs.jsonl")])
+    assert done.exit_code == 1 and done.stderr.endswith("error: A worker died; run the same command to go on.\n")
+
+
 def test_an_arena_without_a_zoo(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(cli.app, ["arena", "zoo", "--output", "runs.jsonl"])
