@@ -5,6 +5,7 @@ python benchmarks/tables.py
 
 import json
 from pathlib import Path
+from statistics import fmean
 
 
 ROOT = Path(__file__).parent.parent
@@ -17,6 +18,10 @@ def result(name: str) -> dict:
 
 def percent(share: float) -> str:
     return f"{100 * share:.2f}"
+
+
+def in_percent(rate: dict) -> float:
+    return 100 * rate["hits"] / rate["count"]
 
 
 def source(facts: dict, name: str, benchmarks: str = "benchmarks") -> str:
@@ -168,6 +173,40 @@ def arena_details() -> str:
     return arena("summary_table", "cost_table", benchmarks="../benchmarks")
 
 
+def learning_rates() -> str:
+    """What each rate of the grid did to the validation victims, on average; the one that the arena runs with is bold."""
+    parts = []
+    for zoo, title in ZOOS.items():
+        name = f"learning_rates_{zoo}"
+        if not (RESULTS / f"{name}.json").is_file():
+            continue
+        facts = result(name)
+        searches = facts["searches"].values()
+        rates = sorted({trial["learning_rate"] for search in searches for trial in search["trials"]})
+        lines = [
+            f"**{title}**",
+            "",
+            f"| rival | {' | '.join(f'{rate:g}' for rate in rates)} |",
+            "|---" * (len(rates) + 1) + "|",
+        ]
+        for search in searches:
+            cells = []
+            for rate in rates:
+                trials = [trial for trial in search["trials"] if trial["learning_rate"] == rate]
+                cell = "not finite" if any(trial["unusable"] for trial in trials) else mean_effect(trials)
+                cells.append(f"**{cell}**" if rate == search["learning_rate"] else cell)
+            lines.append(f"| {search['defence']} | {' | '.join(cells)} |")
+        parts.append("\n".join([*lines, "", source(facts, name, "../benchmarks")]))
+    return "\n\n".join(parts)
+
+
+def mean_effect(trials: list[dict]) -> str:
+    """ASR, of several triggers the strongest, and change of CA, averaged over the victims, in per cent."""
+    asr = fmean(max(map(in_percent, trial["attack_success_rates"])) for trial in trials)
+    change = fmean(in_percent(trial["accuracy_after"]) - in_percent(trial["accuracy_before"]) for trial in trials)
+    return f"{asr:.1f} / {change:+.1f}".replace("-", "−")
+
+
 def zoos() -> str:
     """The victims of every zoo, one line an attack, and for those that were not made how to make them."""
     parts = []
@@ -225,6 +264,7 @@ TABLES = {
     "docs/report.md": {"mask_shapes": mask_shapes},
     "docs/zoo.md": {"zoos": zoos},
     "docs/arena.md": {"arena_details": arena_details},
+    "docs/baselines.md": {"learning_rates": learning_rates},
 }
 
 

@@ -22,3 +22,12 @@ def test_an_arena_has_its_tables_and_one_that_was_not_run_its_commands(tmp_path,
     assert "**Drawings**: not run" in headline and "hf-invertune arena zoo/drawings --output" in headline
     assert "| badnet | 1 of 1 | 98.0 | 98.0 (1.0) / +0.0 |" in headline and "**CIFAR-10**: not run" not in headline
     assert "**CIFAR-10: cost**" in details and "**100 classes of Tiny ImageNet**: not run" in details
+
+
+def test_a_rate_has_the_mean_of_its_victims():
+    def trial(asr, before, after):
+        rates = [{"hits": hits, "count": 200} for hits in asr]
+        ca = {"accuracy_before": {"hits": before, "count": 100}, "accuracy_after": {"hits": after, "count": 100}}
+        return {"attack_success_rates": rates, **ca}
+
+    assert tables.mean_effect([trial([20, 60], 90, 70), trial([100], 80, 77)]) == "40.0 / −11.5"
