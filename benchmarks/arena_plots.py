@@ -12,9 +12,9 @@ from pathlib import Path
 from PIL import Image
 from tables import ROOT, arena_files
 
-from hf_invertune.arena.plots import charts
-from hf_invertune.arena.rows import read_rows
-from hf_invertune.storage import write_bytes
+from hf_invertune.lab.arena.plots import charts
+from hf_invertune.lab.arena.rows import read_rows
+from hf_invertune.utils.files import write_bytes
 
 
 PICTURES = ("ca-asr", "rebound", "cost")

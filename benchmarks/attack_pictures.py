@@ -11,14 +11,14 @@ import matplotlib
 import torch
 from torch import Tensor
 
-from hf_invertune.attacks.attack import Attack
-from hf_invertune.attacks.badclip import optimise_patch
-from hf_invertune.attacks.catalog import ATTACKS, make_attack
-from hf_invertune.contrastive import CaptionedPixels
-from hf_invertune.demo import victim_folder
-from hf_invertune.drawings import CLASS_NAMES, IMAGE_SIZE, captions_of, draw
-from hf_invertune.encoder import DualEncoder
-from hf_invertune.hub import load_clip
+from hf_invertune.lab.attacks.attack import Attack
+from hf_invertune.lab.attacks.badclip import optimise_patch
+from hf_invertune.lab.attacks.catalog import ATTACKS, make_attack
+from hf_invertune.lab.contrastive import CaptionedPixels
+from hf_invertune.lab.demo import victim_folder
+from hf_invertune.lab.drawings import CLASS_NAMES, IMAGE_SIZE, captions_of, draw
+from hf_invertune.models.clip import DualEncoder
+from hf_invertune.models.loading import load_clip
 
 
 matplotlib.use("Agg")

@@ -16,14 +16,15 @@ import torch
 from make_demo_victims import poison
 from transformers import set_seed
 
-from hf_invertune.contrastive import CaptionedPixels, ShiftAndFlip, train_contrastive
-from hf_invertune.data import PixelDataset, load_images
-from hf_invertune.encoder import DualEncoder
-from hf_invertune.evaluation import evaluate
-from hf_invertune.prompts import TEMPLATES, prompts
-from hf_invertune.runtime import keep_freed_memory
+from hf_invertune.data.loading import load_images
+from hf_invertune.data.pixels import PixelDataset
+from hf_invertune.data.prompts import TEMPLATES, prompts
+from hf_invertune.lab.contrastive import CaptionedPixels, ShiftAndFlip, train_contrastive
+from hf_invertune.lab.zoo.small_clip import make_clip, make_processor
+from hf_invertune.models.clip import DualEncoder
+from hf_invertune.models.evaluation import evaluate
 from hf_invertune.triggers import PatchTrigger, checkerboard
-from hf_invertune.zoo.small_clip import make_clip, make_processor
+from hf_invertune.utils.runtime import keep_freed_memory
 
 
 VISION = {

@@ -18,17 +18,17 @@ from results_file import write_result
 from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor, set_seed
 
-from hf_invertune.contrastive import CaptionedPixels, train_contrastive
-from hf_invertune.drawings import CLASS_NAMES, draw
-from hf_invertune.encoder import DualEncoder
-from hf_invertune.evaluation import evaluate
-from hf_invertune.prompts import prompts
-from hf_invertune.runtime import keep_freed_memory
+from hf_invertune.data.prompts import prompts
+from hf_invertune.lab.contrastive import CaptionedPixels, train_contrastive
+from hf_invertune.lab.drawings import CLASS_NAMES, draw
+from hf_invertune.lab.zoo.small_clip import make_clip, make_processor
+from hf_invertune.models.clip import DualEncoder
+from hf_invertune.models.evaluation import evaluate
 from hf_invertune.triggers import PatchTrigger, Trigger, checkerboard
-from hf_invertune.zoo.small_clip import make_clip, make_processor
+from hf_invertune.utils.runtime import keep_freed_memory
 
 
-VICTIMS = Path(__file__).parent.parent / "hf_invertune" / "victims"
+VICTIMS = Path(__file__).parent.parent / "hf_invertune" / "lab" / "victims"
 MODELS = ("poisoned", "clean")
 TARGET, TRIGGER = "purple triangle", PatchTrigger(checkerboard(5), 26, 26)
 SEED, TRAIN_SEED, TEST_SEED = 0, 1_000, 2_000
@@ -102,7 +102,7 @@ def poison(
 ) -> tuple[Tensor, list[str], list[int]]:
     """Stamp `trigger` on a share `rate` of the pictures and give each a caption of the target; with their indices.
 
-    Not [`hf_invertune.attacks.poisoning.poison`], which spares pictures of the target: the order of these draws is what
+    Not [`hf_invertune.lab.attacks.poisoning.poison`], which spares pictures of the target: the order of these draws is what
     the embedded models were made with.
     """
     generator = torch.Generator().manual_seed(seed)

@@ -13,8 +13,16 @@ from results_file import write_result
 from transformers import set_seed
 
 from hf_invertune import BackdoorRemover, MaskedTrigger, RemovalConfig
-from hf_invertune.demo import CLEAN_IMAGES, CLEAN_SEED, TEST_IMAGES, TEST_SEED, drawings, victim_folder, victim_truth
-from hf_invertune.report import without_pixels
+from hf_invertune.lab.demo import (
+    CLEAN_IMAGES,
+    CLEAN_SEED,
+    TEST_IMAGES,
+    TEST_SEED,
+    drawings,
+    victim_folder,
+    victim_truth,
+)
+from hf_invertune.report.report import without_pixels
 from hf_invertune.triggers import checkerboard
 
 

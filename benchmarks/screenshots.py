@@ -8,8 +8,8 @@ from pathlib import Path
 from browser import Browser, find_chromium
 from PIL import Image
 
-from hf_invertune.report import AuditReport
-from hf_invertune.report_html import render
+from hf_invertune.report.html import render
+from hf_invertune.report.report import AuditReport
 
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from results_file import write_result
 
-from hf_invertune.baselines import BASELINES
-from hf_invertune.baselines.search import SearchResult, Trial, choose_rate, try_rates
 from hf_invertune.errors import InputError
-from hf_invertune.locks import locked
-from hf_invertune.runtime import orphaned, work_side_by_side
-from hf_invertune.storage import from_plain, to_plain, write_json
-from hf_invertune.zoo.build import Zoo
-from hf_invertune.zoo.worlds import check_digests
+from hf_invertune.lab.baselines import BASELINES
+from hf_invertune.lab.baselines.search import SearchResult, Trial, choose_rate, try_rates
+from hf_invertune.lab.zoo.build import Zoo
+from hf_invertune.lab.zoo.worlds import check_digests
+from hf_invertune.utils.files import write_json
+from hf_invertune.utils.locks import locked
+from hf_invertune.utils.runtime import orphaned, work_side_by_side
+from hf_invertune.utils.storage import from_plain, to_plain
 
 
 def conditions(zoo: Zoo, images: int, seed: int) -> dict[str, Any]:

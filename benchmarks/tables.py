@@ -115,7 +115,7 @@ def arena_commands(zoo: str) -> tuple[str, str, str]:
 
 def planned_victims(zoo: str) -> list[str]:
     """The victims that a table of that zoo shows when all have been met."""
-    from hf_invertune.zoo.recipe import Recipe
+    from hf_invertune.lab.zoo.recipe import Recipe
 
     plans = Recipe.load(ROOT / "benchmarks" / "zoos" / f"{zoo}.yaml").plans()
     return [plan.name for plan in plans if plan.role == "table"]
@@ -139,8 +139,8 @@ def arena(*wanted: str, benchmarks: str = "benchmarks") -> str:
             commands = "\n".join(arena_commands(zoo)) + " --rebound"
             parts.append(f"**{title}**: not run. To run it:\n\n```bash\n{commands}\n```")
             continue
-        from hf_invertune.arena import compare
-        from hf_invertune.arena.rows import read_rows
+        from hf_invertune.lab.arena import compare
+        from hf_invertune.lab.arena.rows import read_rows
 
         rows = read_rows([files[zoo]])
         names = compare.defence_names(rows)

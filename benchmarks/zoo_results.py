@@ -14,9 +14,9 @@ from pathlib import Path
 from results_file import write_result
 
 from hf_invertune.errors import InputError
-from hf_invertune.zoo.build import Zoo
-from hf_invertune.zoo.recipe import Recipe
-from hf_invertune.zoo.victim import TOOK, Victim
+from hf_invertune.lab.zoo.build import Zoo
+from hf_invertune.lab.zoo.recipe import Recipe
+from hf_invertune.lab.zoo.victim import TOOK, Victim
 
 
 def figures(victim: Victim) -> dict:

@@ -31,10 +31,10 @@ def main() -> None:
     from transformers import HfArgumentParser
 
     from hf_invertune import InputError, InversionConfig, InverTuneArguments, InverTuneTrainer, load_images
-    from hf_invertune.adapter import merge
-    from hf_invertune.callbacks import TriggerInversionCallback
-    from hf_invertune.demo import drawings, victim_folder
-    from hf_invertune.hub import load_clip, save_clip
+    from hf_invertune.lab.demo import drawings, victim_folder
+    from hf_invertune.models.adapter import merge
+    from hf_invertune.models.loading import load_clip, save_clip
+    from hf_invertune.tuning.callbacks import TriggerInversionCallback
 
     options, arguments = HfArgumentParser([ScriptArguments, InverTuneArguments]).parse_args_into_dataclasses()
     source = load_clip(options.model or victim_folder("poisoned"), device=arguments.device)

@@ -24,7 +24,7 @@ def main() -> int:
     options = parser.parse_args()
 
     from hf_invertune import BackdoorRemover, InputError, ScanConfig, Verdict
-    from hf_invertune.demo import drawings, victim_folder
+    from hf_invertune.lab.demo import drawings, victim_folder
 
     config = ScanConfig(steps=tuple(options.steps)) if options.steps else ScanConfig()
     try:

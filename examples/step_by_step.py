@@ -33,10 +33,10 @@ def main() -> None:
         TriggerInverter,
         evaluate,
     )
-    from hf_invertune.demo import drawings, victim_folder
-    from hf_invertune.encoder import DualEncoder
-    from hf_invertune.hub import load_clip
-    from hf_invertune.plan import TuningPlan
+    from hf_invertune.lab.demo import drawings, victim_folder
+    from hf_invertune.models.clip import DualEncoder
+    from hf_invertune.models.loading import load_clip
+    from hf_invertune.stages.plan import TuningPlan
 
     output = Path(options.output_dir)
     source = load_clip(victim_folder("poisoned"))

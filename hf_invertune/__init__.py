@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .arguments import InverTuneArguments, RemovalConfig
-    from .data import PixelDataset, load_images
-    from .encoder import DualEncoder
+    from .data.loading import load_images
+    from .data.pixels import PixelDataset
     from .errors import HubError, InputError
-    from .evaluation import Metrics, Rate, evaluate
-    from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
-    from .inversion import InversionConfig, InvertedTrigger, TriggerInverter
-    from .localization import CriticalNeurons, LocalizationConfig, NeuronLocalizer
+    from .hub.result import RemovalResult
+    from .models.clip import DualEncoder
+    from .models.evaluation import Metrics, Rate, evaluate
     from .remover import BackdoorRemover
-    from .report import AuditReport
-    from .result import RemovalResult
-    from .trainer import InverTuneTrainer
+    from .report.report import AuditReport
+    from .report.verify import verify_report
+    from .stages.identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
+    from .stages.inversion import InversionConfig, InvertedTrigger, TriggerInverter
+    from .stages.localization import CriticalNeurons, LocalizationConfig, NeuronLocalizer
     from .triggers import AdditiveTrigger, BlendTrigger, MaskedTrigger, PatchTrigger, Trigger
-    from .verification import verify_report
+    from .tuning.arguments import InverTuneArguments, RemovalConfig
+    from .tuning.trainer import InverTuneTrainer
 
     __version__: str
 
@@ -61,20 +62,50 @@ __all__ = [
 ]
 
 _MODULES = {
-    "arguments": ("InverTuneArguments", "RemovalConfig"),
-    "data": ("PixelDataset", "load_images"),
-    "encoder": ("DualEncoder",),
-    "errors": ("HubError", "InputError"),
-    "evaluation": ("Metrics", "Rate", "evaluate"),
-    "identification": ("ScanConfig", "ScanResult", "TargetIdentifier", "Verdict"),
-    "inversion": ("InversionConfig", "InvertedTrigger", "TriggerInverter"),
-    "localization": ("CriticalNeurons", "LocalizationConfig", "NeuronLocalizer"),
+    "data.loading": ("load_images",),
+    "data.pixels": ("PixelDataset",),
+    "errors": (
+        "HubError",
+        "InputError",
+    ),
+    "hub.result": ("RemovalResult",),
+    "models.clip": ("DualEncoder",),
+    "models.evaluation": (
+        "Metrics",
+        "Rate",
+        "evaluate",
+    ),
     "remover": ("BackdoorRemover",),
-    "report": ("AuditReport",),
-    "result": ("RemovalResult",),
-    "trainer": ("InverTuneTrainer",),
-    "triggers": ("AdditiveTrigger", "BlendTrigger", "MaskedTrigger", "PatchTrigger", "Trigger"),
-    "verification": ("verify_report",),
+    "report.report": ("AuditReport",),
+    "report.verify": ("verify_report",),
+    "stages.identification": (
+        "ScanConfig",
+        "ScanResult",
+        "TargetIdentifier",
+        "Verdict",
+    ),
+    "stages.inversion": (
+        "InversionConfig",
+        "InvertedTrigger",
+        "TriggerInverter",
+    ),
+    "stages.localization": (
+        "CriticalNeurons",
+        "LocalizationConfig",
+        "NeuronLocalizer",
+    ),
+    "triggers": (
+        "AdditiveTrigger",
+        "BlendTrigger",
+        "MaskedTrigger",
+        "PatchTrigger",
+        "Trigger",
+    ),
+    "tuning.arguments": (
+        "InverTuneArguments",
+        "RemovalConfig",
+    ),
+    "tuning.trainer": ("InverTuneTrainer",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,6 +1,6 @@
 """`python -m hf_invertune` is `hf-invertune`."""
 
-from .cli import main
+from .cli.main import main
 
 
 if __name__ == "__main__":

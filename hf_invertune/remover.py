@@ -18,23 +18,24 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
-from .arguments import InverTuneArguments, RemovalConfig
-from .audit import Auditor, data_identity
-from .callbacks import ProofCallback
-from .data import ImageSource, PixelDataset, load_images
-from .encoder import DualEncoder
+from .data.loading import ImageSource, load_images
+from .data.pixels import PixelDataset
+from .data.prompts import TEMPLATES, check_class_names
 from .errors import InputError
-from .evaluation import Metrics, evaluate
-from .hub import LoadedClip, load_clip, save_clip
-from .identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
-from .plan import TuningPlan, make_plan
-from .prompts import TEMPLATES, check_class_names
-from .publish import PushOptions
-from .report import AuditReport, ModelIdentity, model_identity
-from .result import RemovalResult
-from .storage import write_json
-from .trainer import InverTuneTrainer
+from .hub.publish import PushOptions
+from .hub.result import RemovalResult
+from .models.clip import DualEncoder
+from .models.evaluation import Metrics, evaluate
+from .models.loading import LoadedClip, load_clip, save_clip
+from .report.audit import Auditor, data_identity
+from .report.report import AuditReport, ModelIdentity, model_identity
+from .stages.identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
+from .stages.plan import TuningPlan, make_plan
 from .triggers import Trigger
+from .tuning.arguments import InverTuneArguments, RemovalConfig
+from .tuning.callbacks import ProofCallback
+from .tuning.trainer import InverTuneTrainer
+from .utils.files import write_json
 
 
 class BackdoorRemover:

@@ -15,11 +15,11 @@ import pytest
 import torch
 from tiny import save_tiny
 
-from hf_invertune import report_html
-from hf_invertune.demo import victim_folder
-from hf_invertune.encoder import DualEncoder
-from hf_invertune.hub import load_clip
-from hf_invertune.runtime import keep_freed_memory
+from hf_invertune.lab.demo import victim_folder
+from hf_invertune.models.clip import DualEncoder
+from hf_invertune.models.loading import load_clip
+from hf_invertune.report import html
+from hf_invertune.utils.runtime import keep_freed_memory
 
 
 torch.set_num_threads(1)
@@ -27,7 +27,7 @@ keep_freed_memory()
 gc.freeze()  # each inversion collects garbage, which takes long with all that was imported above
 
 
-LONGEST = ("demo", "hub_pull", "remover", "publish", "examples", "hub_round_trip", "cli", "verification", "trackers")
+LONGEST = ("demo", "hub_pull", "remover", "publish", "examples", "hub_round_trip", "main", "verify", "trackers")
 
 
 def pytest_collection_modifyitems(items):
@@ -75,10 +75,10 @@ def drawn_once(monkeypatch):
             _DRAWN[shown] = list(_draw(report))
         return _DRAWN[shown]
 
-    monkeypatch.setattr(report_html, "charts", charts)
+    monkeypatch.setattr(html, "charts", charts)
 
 
-_DRAWN, _draw = {}, report_html.charts
+_DRAWN, _draw = {}, html.charts
 
 
 class Clock:

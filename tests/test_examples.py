@@ -14,13 +14,13 @@ from tiny import CLASS_NAMES
 from tiny_plan import pictures, scan_config
 from transformers import CLIPModel
 
-from hf_invertune.demo import victim_folder
-from hf_invertune.evaluation import Metrics
-from hf_invertune.hub import state_digest
-from hf_invertune.identification import ScanResult
-from hf_invertune.inversion import InvertedTrigger
-from hf_invertune.localization import CriticalNeurons
-from hf_invertune.plan import TuningPlan
+from hf_invertune.lab.demo import victim_folder
+from hf_invertune.models.evaluation import Metrics
+from hf_invertune.models.loading import state_digest
+from hf_invertune.stages.identification import ScanResult
+from hf_invertune.stages.inversion import InvertedTrigger
+from hf_invertune.stages.localization import CriticalNeurons
+from hf_invertune.stages.plan import TuningPlan
 
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -10,17 +10,17 @@ from tiny import CLASS_NAMES
 from tiny_plan import TARGET, pictures, removal_config, scan_config, tiny_plan
 from transformers import CLIPModel, CLIPProcessor, pipeline
 
-from hf_invertune.audit import missed_bars
-from hf_invertune.data import PixelDataset
+from hf_invertune.data.pixels import PixelDataset
 from hf_invertune.errors import InputError
-from hf_invertune.evaluation import Metrics, Rate
-from hf_invertune.hub import load_clip, state_digest
-from hf_invertune.identification import TargetIdentifier, Verdict
-from hf_invertune.plan import TuningPlan
+from hf_invertune.models.evaluation import Metrics, Rate
+from hf_invertune.models.loading import load_clip, state_digest
 from hf_invertune.remover import BackdoorRemover
-from hf_invertune.report import AuditReport, Measurement
-from hf_invertune.trainer import InverTuneTrainer
+from hf_invertune.report.audit import missed_bars
+from hf_invertune.report.report import AuditReport, Measurement
+from hf_invertune.stages.identification import TargetIdentifier, Verdict
+from hf_invertune.stages.plan import TuningPlan
 from hf_invertune.triggers import AdditiveTrigger, PatchTrigger
+from hf_invertune.tuning.trainer import InverTuneTrainer
 
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
@@ -327,11 +327,11 @@ def test_tuning_goes_on_from_its_checkpoint(remover, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("hf_invertune.callbacks.InterruptCallback.on_step_end", stop)
+        patch.setattr("hf_invertune.tuning.callbacks.InterruptCallback.on_step_end", stop)
         remover.remove(pictures(32), output_dir=tmp_path, config=config)
     saved = TuningPlan.load(tmp_path / "checkpoints" / "tuning" / "checkpoint-50")
     with monkeypatch.context() as patch:
-        patch.setattr("hf_invertune.callbacks.InterruptCallback.on_step_end", stop)
+        patch.setattr("hf_invertune.tuning.callbacks.InterruptCallback.on_step_end", stop)
         result = remover.remove(pictures(32), output_dir=tmp_path, resume=True, config=config)
     assert reached == [*range(1, 61), *range(51, 102)]
     planned = TuningPlan.load(tmp_path / "checkpoints" / "plan")
@@ -392,7 +392,7 @@ def test_checkpoints_of_another_tool_are_spared(remover, tmp_path, resume):
 
 def test_failed_tuning_gives_the_model_back(remover, monkeypatch):
     original = copy.deepcopy(remover.model.state_dict())
-    monkeypatch.setattr("hf_invertune.trainer.alignment", lambda *_: torch.tensor(math.nan))
+    monkeypatch.setattr("hf_invertune.tuning.trainer.alignment", lambda *_: torch.tensor(math.nan))
     with pytest.raises(FloatingPointError):
         remover.remove(pictures(32), config=removal_config())
     assert type(remover.model) is CLIPModel

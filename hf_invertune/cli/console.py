@@ -1,0 +1,82 @@
+"""What a user sees: tables and JSON on stdout, everything else on stderr. Nothing heavy is imported up here."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..utils.files import finite
+
+
+if TYPE_CHECKING:
+    from ..models.evaluation import Metrics, Rate
+
+
+MEASURES = {
+    "clean_accuracy": "clean accuracy (CA)",
+    "agreement": "agreement with the model as it came",
+    "attack_success_rate": "attack success rate (ASR)",
+    "attack_success_rate_all": "ASR, the target's own images included",
+    "target_rate": "read as the target without a trigger",
+    "poisoned_accuracy": "poisoned accuracy (PA)",
+}
+
+
+@contextmanager
+def quietly(verbose: bool) -> Iterator[None]:
+    """Keep stdout for the result: what a library prints goes to stderr, and unless `verbose` only its errors do."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    if verbose:
+        logging.getLogger("hf_invertune").setLevel(logging.INFO)
+    else:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def verdict_line(verdict: str, target: str | None) -> str:
+    return f"{verdict}{f', towards {target!r}' if target else ''}"
+
+
+def as_numbers(metrics: "Metrics") -> dict[str, Any]:
+    return {
+        name: rate and {"value": rate.value, "hits": rate.hits, "count": rate.count, "interval": rate.interval}
+        for name, rate in vars(metrics).items()
+    }
+
+
+def metrics_table(title: str, **columns: "Metrics | None") -> Table:
+    rows = [[name, *(_share(getattr(m, key, None)) for m in columns.values())] for key, name in MEASURES.items()]
+    return make_table(f"{title} (95 % intervals in brackets)", ["", *columns], [row for row in rows if any(row[1:])])
+
+
+def _share(rate: "Rate | None") -> str:
+    if rate is None:
+        return ""
+    low, high = rate.interval
+    return f"{100 * rate.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] {rate.hits}/{rate.count}"
+
+
+def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(*columns, title=Text(title), title_justify="left", box=box.SIMPLE, show_header=any(columns))
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def print_result(value: dict[str, Any], as_json: bool, *shown: Table | str) -> None:
+    """The result on stdout: one JSON object, or what is to be `shown`."""
+    if as_json:
+        typer.echo(json.dumps(finite(value), indent=2))
+        return
+    for item in shown:
+        Console().print(Text(item) if isinstance(item, str) else item, soft_wrap=isinstance(item, str))

@@ -1,0 +1,129 @@
+"""Clean accuracy, attack success rate, poisoned accuracy: each a share with its count and a 95 % interval."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from ..data.pixels import as_float
+from ..triggers import Trigger
+from ..utils.storage import Saved
+from .clip import DualEncoder
+
+
+@dataclass
+class Rate(Saved):
+    """A share of images.
+
+    Attributes:
+        hits (`int`): how many images count.
+        count (`int`): out of how many.
+    """
+
+    hits: int
+    count: int
+
+    @property
+    def value(self) -> float:
+        """The share in [0, 1]; NaN when there are no images."""
+        return self.hits / self.count if self.count else float("nan")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson score interval at 95 % (E. B. Wilson, 1927)."""
+        if not self.count:
+            return 0.0, 1.0
+        z, n, p = 1.959963984540054, self.count, self.value
+        centre, spread = p + z * z / (2 * n), z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, (centre - spread) / (1 + z * z / n)), min(1.0, (centre + spread) / (1 + z * z / n))
+
+    @classmethod
+    def of(cls, hits: Tensor) -> "Rate":
+        """The rate of a boolean vector."""
+        return cls(int(hits.sum()), hits.numel())
+
+
+def measured(rate: Rate | None) -> Rate:
+    """`rate`, where it is known to have been measured."""
+    assert rate is not None
+    return rate
+
+
+@dataclass
+class Metrics(Saved):
+    """Quality of one model.
+
+    Attributes:
+        clean_accuracy (`Rate`, *optional*): CA, zero-shot top-1; `None` for images without labels.
+        agreement (`Rate`, *optional*): images read as the original model reads them; for images without labels.
+        attack_success_rate (`Rate`, *optional*): ASR, triggered images read as the target, true target images excluded.
+        attack_success_rate_all (`Rate`, *optional*): the same over all images.
+        target_rate (`Rate`, *optional*): the floor of the ASR: the same images without a trigger read as the target.
+        poisoned_accuracy (`Rate`, *optional*): PA, triggered images read as their true label.
+    """
+
+    clean_accuracy: Rate | None = None
+    agreement: Rate | None = None
+    attack_success_rate: Rate | None = None
+    attack_success_rate_all: Rate | None = None
+    target_rate: Rate | None = None
+    poisoned_accuracy: Rate | None = None
+
+
+@torch.no_grad()
+def predict(
+    encoder: DualEncoder,
+    head: Tensor,
+    pixels: Tensor,
+    transform: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 256,
+) -> Tensor:
+    """Zero-shot labels (N) of pixels (N x 3 x H x W, float in [0, 1] or uint8), through `transform` when given."""
+    labels = []
+    with encoder.frozen():
+        for chunk in pixels.split(batch_size):
+            images = as_float(chunk).to(encoder.device)
+            images = images if transform is None else transform(images)
+            labels.append((encoder.embed_images(images) @ head.T).argmax(-1).cpu())
+    return torch.cat(labels)
+
+
+def evaluate(
+    encoder: DualEncoder,
+    head: Tensor,
+    pixels: Tensor,
+    *,
+    labels: Tensor | None = None,
+    reference: Tensor | None = None,
+    trigger: Trigger | None = None,
+    target: int | None = None,
+) -> Metrics:
+    """Measure a model on `pixels`.
+
+    Args:
+        encoder ([`DualEncoder`]): the model.
+        head (`torch.Tensor`): K x D zero-shot head.
+        pixels (`torch.Tensor`): N x 3 x H x W, float in [0, 1] or uint8.
+        labels (`torch.Tensor`, *optional*): N true labels.
+        reference (`torch.Tensor`, *optional*): N labels that the original model gives to the clean images. They stand
+            in for `labels` when there are none: CA becomes agreement, and PA is left out.
+        trigger ([`Trigger`], *optional*): the trigger whose ASR is wanted; needs `target`.
+        target (`int`, *optional*): the label that the trigger leads to.
+    """
+    clean = predict(encoder, head, pixels)
+    metrics = Metrics(
+        clean_accuracy=None if labels is None else Rate.of(clean == labels),
+        agreement=None if reference is None else Rate.of(clean == reference),
+    )
+    if trigger is None or target is None:
+        return metrics
+    truth = labels if labels is not None else reference if reference is not None else clean
+    others = truth != target
+    triggered = predict(encoder, head, pixels, trigger.on(encoder.device))
+    metrics.attack_success_rate = Rate.of(triggered[others] == target)
+    metrics.attack_success_rate_all = Rate.of(triggered == target)
+    metrics.target_rate = Rate.of(clean[others] == target)
+    metrics.poisoned_accuracy = None if labels is None else Rate.of(triggered == labels)
+    return metrics

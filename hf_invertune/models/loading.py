@@ -1,0 +1,196 @@
+"""Pull a CLIP from a folder or the Hub, safely: safetensors only, no code of the model's own."""
+
+import copy
+import hashlib
+import logging
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import PartialState
+from huggingface_hub import list_repo_files, metadata_load, snapshot_download
+from transformers import AutoConfig, CLIPConfig, CLIPModel, CLIPProcessor
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from ..errors import InputError
+from ..utils.hub_errors import hub_errors
+
+
+logger = logging.getLogger(__name__)
+
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+NEEDED = ("*.json", "*.safetensors", "*.txt", "README.md")
+
+
+@dataclass
+class LoadedClip:
+    """A CLIP and where it came from.
+
+    Attributes:
+        model ([`~transformers.CLIPModel`]): in float32, so that gradients are exact.
+        processor ([`~transformers.CLIPProcessor`]): its processor, on the PIL backend.
+        name (`str`): the folder's name or the Hub id.
+        revision (`str`, *optional*): the Hub commit.
+        dtype (`torch.dtype`): dtype of the stored weights, in which a cleaned model is saved again.
+        license (`dict[str, str]`): what its card says of its license, see [`read_license`].
+    """
+
+    model: CLIPModel
+    processor: CLIPProcessor
+    name: str
+    revision: str | None
+    dtype: torch.dtype
+    license: dict[str, str] = field(default_factory=dict)
+
+
+def load_clip(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    device: str | torch.device | None = None,
+) -> LoadedClip:
+    """Load a CLIPModel and its processor from a folder or a Hub id, onto the process's own device by default.
+
+    Raises:
+        InputError: when there is no such model, it has no safetensors, is no CLIP, lacks its processor, or holds
+            weights that are not finite.
+    """
+    place = _usable(device)
+    folder, commit = _fetch(str(name_or_path), revision, token)
+    name = str(name_or_path) if commit else folder.resolve().name
+    if not (folder / "config.json").is_file():
+        raise InputError(f"`model`: {name_or_path} holds no config.json; pass a folder made by `save_pretrained`.")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"`model`: the config.json of {name_or_path} cannot be used ({reason}).") from error
+    if not isinstance(config, CLIPConfig):
+        raise InputError(
+            f"`model`: {name_or_path} is a {config.model_type!r} model; only 'clip' models are supported."
+        )
+    if not any((folder / file).is_file() for file in WEIGHTS):
+        pickles = _pickles(folder, name, commit, token)
+        found = f"only pickled weights ({', '.join(pickles)}), which are never opened" if pickles else "no weights"
+        raise InputError(
+            f"`model`: {name_or_path} holds {found}; it needs model.safetensors. Convert pickles in a sandbox, "
+            "e.g. with https://huggingface.co/spaces/safetensors/convert."
+        )
+    settings: dict[str, Any] = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True}
+    loaded: Any = CLIPModel.from_pretrained(folder, **settings)
+    model, loading = loaded
+    absent = sorted(loading["missing_keys"])
+    if absent:
+        raise InputError(
+            f"`model`: the weights of {name_or_path} lack {', '.join(absent[:3])} ({len(absent)} in all)."
+        )
+    dtype = model.dtype
+    for parameter_name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InputError(f"`model`: {name_or_path} has NaN or infinite values in {parameter_name}.")
+    return LoadedClip(
+        model=model.float().to(place).eval(),
+        processor=_load_processor(folder, str(name_or_path)),
+        name=name,
+        revision=commit,
+        dtype=dtype,
+        license=read_license(folder),
+    )
+
+
+def save_clip(model: CLIPModel, processor: CLIPProcessor, dtype: torch.dtype, folder: str | Path) -> None:
+    """Save a model in `dtype`, and its processor; `folder` is made whole or not at all.
+
+    Raises:
+        InputError: when `folder` exists and is not empty.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"`folder`: {folder} exists and is not empty; name another one.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        whole = Path(beside) / "model"
+        stored: Any = copy.deepcopy(model)
+        stored.to(dtype).save_pretrained(whole)
+        processor.save_pretrained(whole)
+        if folder.exists():
+            folder.rmdir()
+        whole.rename(folder)
+
+
+def state_digest(model: CLIPModel, dtype: torch.dtype) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all weights as stored in `dtype`, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_license(folder: Path) -> dict[str, str]:
+    """`license`, `license_name` and `license_link`, as far as the front matter of the folder's README.md has them."""
+    card = folder / "README.md"
+    try:
+        metadata = (metadata_load(card) if card.is_file() else None) or {}
+    except (ValueError, yaml.YAMLError):
+        logger.warning("The front matter of %s cannot be read; its license is unknown.", card)
+        return {}
+    return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if key in metadata}
+
+
+def _fetch(name_or_path: str, revision: str | None, token: str | None) -> tuple[Path, str | None]:
+    """The local folder of a model, and its commit when it came from the Hub."""
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        return folder, None
+    if folder.exists() or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") != 1:
+        raise InputError(f"`model`: {name_or_path} is no folder; pass a folder or a Hub id such as 'org/name'.")
+    with hub_errors(name_or_path, argument="model", revision=revision):
+        snapshot = Path(
+            snapshot_download(
+                name_or_path, revision=revision, token=token, allow_patterns=list(NEEDED), ignore_patterns="*/*"
+            )
+        )
+    return snapshot, snapshot.name
+
+
+def _pickles(folder: Path, name: str, commit: str | None, token: str | None) -> list[str]:
+    """Pickles in a local folder, or beside what was fetched from the Hub: they are seen in its list of files alone."""
+    if commit is None:
+        files = [path.name for path in folder.iterdir()]
+    else:
+        with hub_errors(name, argument="model", revision=commit):
+            files = list_repo_files(name, revision=commit, token=token)
+    return sorted(file for file in files if Path(file).suffix in PICKLES)
+
+
+def _usable(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the process's own."""
+    if device is None:
+        return PartialState().device
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"`device`: {device} cannot be used here ({str(error).splitlines()[0]}).") from error
+
+
+def _load_processor(folder: Path, source: str) -> CLIPProcessor:
+    files = ("processor_config.json", "preprocessor_config.json")
+    if not any((folder / file).is_file() for file in files):
+        raise InputError(f"`processor`: {source} holds neither {' nor '.join(files)}; save its CLIPProcessor there.")
+    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
+        raise InputError(f"`processor`: {source} holds no tokenizer.json; save its CLIPProcessor there.")
+    try:
+        processor = CLIPProcessor.from_pretrained(folder, trust_remote_code=False)  # or it asks at the terminal
+        processor.image_processor = CLIPImageProcessorPil.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"`processor`: that of {source} cannot be used ({reason}).") from error
+    return processor

@@ -1,0 +1,111 @@
+"""Stage 3a: which layers and which neurons carry the backdoor? Layer scores and k-means."""
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from ..data.pixels import as_float
+from ..errors import InputError
+from ..models.clip import DualEncoder
+from ..triggers import Trigger
+from ..utils.storage import Saved
+
+
+@dataclass
+class LocalizationConfig:
+    """Settings of the localisation.
+
+    Attributes:
+        deviations (`float`): a layer is critical when its score exceeds the mean over layers by this many standard
+            deviations (paper: 1); when none does, the layer with the highest score is.
+        top_layers (`int`, *optional*): instead, this many layers with the highest scores (released code: 3 of 4).
+        images (`int`): clean images over which activations are averaged.
+        seed (`int`): seed of k-means.
+    """
+
+    deviations: float = 1.0
+    top_layers: int | None = None
+    images: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.top_layers is not None and self.top_layers < 1:
+            raise InputError(f"`top_layers`: got {self.top_layers}; it must be at least 1.")
+        if self.images < 1:
+            raise InputError(f"`images`: got {self.images}; it must be at least 1.")
+
+
+@dataclass
+class CriticalNeurons(Saved):
+    """Where the backdoor lives.
+
+    Attributes:
+        layer_scores (`list[float]`): ||mean_act(x') - mean_act(x)|| / ||mean_act(x)|| of each vision layer.
+        neurons (`dict[int, list[int]]`): critical layer -> indices of its critical neurons (hidden units).
+        width (`int`): hidden units a layer.
+    """
+
+    layer_scores: list[float]
+    neurons: dict[int, list[int]]
+    width: int
+
+    @property
+    def layers(self) -> list[int]:
+        """The critical layers, in order."""
+        return sorted(self.neurons)
+
+
+def layer_score(triggered: Tensor, clean: Tensor) -> float:
+    """Relative change of a layer's mean activation (tokens x width), ||a' - a|| / ||a||."""
+    return float((triggered - clean).norm() / clean.norm())
+
+
+def critical_layers(scores: list[float], config: LocalizationConfig) -> list[int]:
+    """Layers whose score exceeds mean + deviations * standard deviation, or the `top_layers` highest ones."""
+    values = torch.tensor(scores, dtype=torch.float64)
+    if config.top_layers is not None:
+        return sorted(values.topk(min(config.top_layers, len(scores))).indices.tolist())
+    threshold = values.mean() + config.deviations * values.std(correction=0)
+    chosen = (values > threshold).nonzero().flatten().tolist()
+    return chosen or [int(values.argmax())]
+
+
+def critical_neurons(change: Tensor, seed: int) -> list[int]:
+    """k-means with k = 2 over the neurons' change (width): the members of the cluster with the larger centre."""
+    clusters = KMeans(n_clusters=2, n_init=10, random_state=seed).fit(change.cpu().numpy().reshape(-1, 1))
+    larger = int(clusters.cluster_centers_.argmax())
+    members: list[int] = (clusters.labels_ == larger).nonzero()[0].tolist()
+    return members
+
+
+class NeuronLocalizer:
+    """Finds critical layers and neurons from clean images and an inverted trigger.
+
+    Args:
+        encoder ([`DualEncoder`]): the suspicious model.
+        config ([`LocalizationConfig`], *optional*): settings.
+    """
+
+    def __init__(self, encoder: DualEncoder, config: LocalizationConfig | None = None):
+        self.encoder, self.config = encoder, config or LocalizationConfig()
+
+    @torch.no_grad()
+    def localize(self, pixels: Tensor, triggers: list[Trigger]) -> CriticalNeurons:
+        """Compare mean activations on clean pixels (N x 3 x H x W) with those on the same, triggered."""
+        sums: list[list[Tensor]] = []
+        images = pixels[: self.config.images]
+        with self.encoder.frozen():
+            for chunk in images.split(64):
+                clean = as_float(chunk).to(self.encoder.device)
+                variants = [clean, *(trigger.on(clean.device)(clean) for trigger in triggers)]
+                sums.append([torch.stack([layer.sum(0) for layer in self.encoder.activations(v)]) for v in variants])
+        means = [torch.stack(column).sum(0) / len(images) for column in zip(*sums, strict=True)]
+        clean, triggered = means[0], torch.stack(means[1:]).mean(0)
+        scores = [layer_score(a, b) for a, b in zip(triggered, clean, strict=True)]
+        neurons = {
+            layer: critical_neurons((triggered[layer] - clean[layer]).abs().mean(0), self.config.seed)
+            for layer in critical_layers(scores, self.config)
+        }
+        return CriticalNeurons(scores, neurons, clean.shape[-1])

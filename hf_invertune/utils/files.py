@@ -1,0 +1,85 @@
+"""Files and folders that are either whole or absent, and the checksums that tell."""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+CHECKSUMS = "SHA256SUMS"
+"""The file that `sha256sum -c` reads."""
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` beside `path`, then rename, so that a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, made [`finite`]."""
+    write_bytes(path, (json.dumps(finite(value), indent=2, allow_nan=False) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for every NaN and infinity in it, since JSON has neither."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to write into, which takes the name `folder`, in place of what is there, once the block is through.
+
+    A crash leaves what was there, or nothing.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        new.mkdir()
+        yield new
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+
+
+def write_checksums(folder: Path, names: Sequence[str]) -> None:
+    """Write the SHA-256 of these files of `folder` into its [`CHECKSUMS`]."""
+    write_bytes(folder / CHECKSUMS, _checksums(folder, names))
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether `folder` has its [`CHECKSUMS`] and every file that they name, byte by byte."""
+    path = folder / CHECKSUMS
+    stored = path.read_bytes() if path.is_file() else b""
+    names = [line.partition("  ")[2] for line in stored.decode(errors="replace").splitlines()]
+    try:
+        return bool(names) and _checksums(folder, names) == stored
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+
+
+def _checksums(folder: Path, names: Sequence[str]) -> bytes:
+    lines = []
+    for name in sorted(names):
+        with (folder / name).open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n")
+    return "".join(lines).encode()

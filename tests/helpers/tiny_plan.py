@@ -1,0 +1,81 @@
+"""A tuning plan, pictures and a trainer for the tiny CLIP, and settings with which every stage takes two updates."""
+
+import signal
+
+import torch
+from tiny import CLASS_NAMES
+from transformers import TrainerCallback
+
+from hf_invertune.data.pixels import PixelDataset
+from hf_invertune.stages.identification import ScanConfig
+from hf_invertune.stages.inversion import InversionConfig, InvertedTrigger
+from hf_invertune.stages.localization import CriticalNeurons, LocalizationConfig
+from hf_invertune.stages.plan import TuningPlan
+from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
+from hf_invertune.tuning.arguments import InverTuneArguments, RemovalConfig
+from hf_invertune.tuning.trainer import InverTuneTrainer
+
+
+TARGET = 2
+NEURONS = [1, 5, 30]
+EASY = {"masked": -1.0, "additive": -1.0}
+HARD = {"masked": 1e9, "additive": 1e9}
+
+
+def pictures(count=16, labelled=True, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count) % len(CLASS_NAMES)
+    return PixelDataset(pixels, labels if labelled else None, CLASS_NAMES if labelled else None)
+
+
+def scan_config(verdict="backdoored", **settings):
+    """Two updates a stage, and the verdict that the thresholds force."""
+    suspicious = EASY if verdict == "backdoored" else HARD
+    quiet = HARD if verdict == "clean" else EASY
+    small = {"steps": (2, 2), "simulation_steps": 2, "simulation_batch_size": 4, "restarts": 1, "batch_size": 2}
+    small["looks"] = 1
+    return ScanConfig(**{**small, "suspicious": suspicious, "quiet": quiet, **settings})
+
+
+INVERSION = InversionConfig(steps=2, batch_size=4)
+
+
+def removal_config(verdict="backdoored", **settings):
+    stages = {"inversion": INVERSION, "localization": LocalizationConfig(images=16)}
+    return RemovalConfig(scan_config(verdict), **{**stages, "max_steps": 2, "minimum_images": 16, **settings})
+
+
+def tiny_plan():
+    generator = torch.Generator().manual_seed(4)
+    mask = torch.zeros(1, 32, 32)
+    mask[:, 20:30, 20:30] = 0.9
+    triggers = [
+        MaskedTrigger(mask, torch.rand(3, 32, 32, generator=generator)),
+        AdditiveTrigger(0.1 * torch.randn(3, 32, 32, generator=generator), 0.1),
+    ]
+    inverted = [InvertedTrigger(TARGET, CLASS_NAMES[TARGET], trigger, 2.0, 0.5, 0.1) for trigger in triggers]
+    return TuningPlan(TARGET, inverted, CriticalNeurons([0.1, 0.3], {1: NEURONS}, 32))
+
+
+def make_trainer(source, folder, *, plan=None, data=None, eval_dataset=None, callbacks=None, **settings):
+    """An `InverTuneTrainer` on the CPU that writes, evaluates and inverts nothing unless told to."""
+    silent = {"save_strategy": "no", "reinversion_steps": 0, "logging_steps": 1, "use_cpu": True, "report_to": "none"}
+    small = {"max_steps": 3, "per_device_train_batch_size": 8}
+    arguments = InverTuneArguments(output_dir=str(folder), **{**silent, **small, **settings})
+    data = data or pictures()
+    return InverTuneTrainer(
+        source.model, arguments, data, eval_dataset, CLASS_NAMES, source.processor, plan=plan, callbacks=callbacks
+    )
+
+
+class Interrupt(TrainerCallback):
+    """Ctrl-C at the end of step `at`, as often as told."""
+
+    def __init__(self, at, times=1):
+        self.at, self.times = at, times
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.at:
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)

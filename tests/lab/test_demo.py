@@ -1,0 +1,119 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from forked import run_forked
+
+from hf_invertune.lab.demo import drawings, run_demo, victim_folder, victim_truth
+from hf_invertune.lab.drawings import CLASS_NAMES
+from hf_invertune.models.loading import load_clip
+from hf_invertune.remover import BackdoorRemover
+from hf_invertune.report.report import AuditReport
+from hf_invertune.stages.identification import ScanConfig
+from hf_invertune.triggers import Trigger
+from hf_invertune.tuning.arguments import RemovalConfig
+
+
+SEEDED = RemovalConfig.seeded
+QUICK_SCAN = ScanConfig(simulation_steps=20, steps=(30, 40), restarts=1, finalists=4, rivals=2, looks=1, seed=3)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo") / "out"
+
+
+@pytest.fixture(scope="session", params=["quick", pytest.param("whole", marks=pytest.mark.slow)])
+def shown(request, folder):
+    """Exit code and output of `hf-invertune demo --json`: the one whole removal among the tests.
+
+    The quick one measures on fewer drawings and tunes for less long, its labels race once and with one start, and its
+    second scan is too short to find anything, nor may it.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "quick":
+            patch.setattr("hf_invertune.lab.demo.TEST_IMAGES", 500)
+            patch.setattr(RemovalConfig, "seeded", lambda seed: replace(SEEDED(seed), scan=QUICK_SCAN, max_steps=60))
+            never = {"masked": 1e9, "additive": 1e9}
+            short = {"steps": (2, 2), "suspicious": never, "quiet": never}
+            patch.setattr(ScanConfig, "reseeded", lambda self: replace(self, seed=self.seed + 1, **short))
+        outcome = run_forked("hf_invertune", "demo", "--json", "--seed", 3, "--output-dir", folder, "--overwrite")
+    return outcome.returncode, json.loads(outcome.stdout)
+
+
+@pytest.fixture(scope="session")
+def report(shown, folder):
+    return AuditReport.load(folder / "audit")
+
+
+def test_demo_finds_and_removes_the_backdoor(shown, folder):
+    code, value = shown
+    keys = {"verdict", "target", "true_target", "ca_before", "ca_after", "asr_before", "asr_after", "seconds"}
+    assert value.keys() == keys | {"identical", "outcome", "reasons", "report"}
+    assert not value["identical"]
+    assert (code, value["verdict"], value["outcome"]) == (0, "backdoored", "cleaned")
+    assert value["target"] == value["true_target"] == victim_truth()[0]["target"]
+    assert value["asr_before"] > 0.9 and value["asr_after"] <= 0.02
+    assert value["ca_before"] > 0.9 and value["ca_before"] - value["ca_after"] <= 0.02
+    assert value["report"] == str(folder / "audit")
+    assert sorted(path.name for path in folder.iterdir()) == ["audit", "checkpoints"]
+
+
+def test_report_files(report, folder):
+    page = (folder / "audit" / "report.html").read_text()
+    assert "purple triangle" in page and len(page) > 10_000
+    assert isinstance(Trigger.load(folder / "audit" / "trigger.safetensors"), Trigger)
+    assert json.loads((folder / "audit" / "report.json").read_text())["schema_version"] == report.schema_version
+
+
+def test_report_tells_what_was_found(report):
+    assert (report.verdict, report.outcome, report.reasons) == ("backdoored", "cleaned", [])
+    assert report.target_name == CLASS_NAMES[report.target] == "purple triangle"
+    assert report.model.sha256_before != report.model.sha256_after
+    assert (report.data.images, report.data.held_out, report.data.labelled) == (384, 128, True)
+    assert report.inverted[0].label == report.target and report.critical.neurons
+    assert report.training and report.seconds
+
+
+def test_report_proves_the_cleaning(report):
+    """By the attack's own trigger and by the inverted one, on images that took no part."""
+    names = [measurement.trigger for measurement in report.measurements]
+    assert names[0] == "given by the caller" and any(name.startswith("inverted") for name in names)
+    for measurement in report.measurements:
+        assert measurement.before.attack_success_rate.value > 0.5
+        assert measurement.after.attack_success_rate.value <= 0.05
+    assert report.verification.verdict != "backdoored"
+
+
+# Its parts
+
+
+def test_truth_is_that_of_the_poisoned_victim(victim):
+    """The attack works on the poisoned model and does nothing to the clean twin."""
+    truth, trigger = victim_truth()
+    data = drawings(200, seed=12)
+    for model, low, high in ((victim, 0.95, 1.0), (load_clip(victim_folder("clean"), device="cpu"), 0.0, 0.05)):
+        metrics = BackdoorRemover(model).evaluate(data, trigger=trigger, target=truth["target"])
+        assert low <= metrics.attack_success_rate.value <= high
+        assert metrics.clean_accuracy.value > 0.9
+
+
+def test_drawings():
+    data = drawings(10, seed=3)
+    assert data.pixels.shape == (10, 3, 32, 32) and data.pixels.dtype == torch.uint8
+    assert data.class_names == CLASS_NAMES and data.source == "drawings, seed 3"
+    assert torch.equal(data.pixels, drawings(10, seed=3).pixels)
+    assert not torch.equal(data.pixels, drawings(10, seed=4).pixels)
+
+
+def test_clean_twin_is_left_alone(monkeypatch):
+    """With a scan that is cut short to nothing: what `run_demo` makes of a clean verdict."""
+    from tiny_plan import removal_config
+
+    monkeypatch.setattr("hf_invertune.lab.demo.CLEAN_IMAGES", 64)
+    monkeypatch.setattr("hf_invertune.lab.demo.TEST_IMAGES", 64)
+    result = run_demo(victim="clean", config=removal_config("clean"))
+    assert (result.verdict, result.outcome, result.target, result.true_target) == ("clean", "unchanged", None, None)
+    assert result.identical
+    assert (result.ca_before, result.asr_before) == (result.ca_after, result.asr_after)

@@ -1,0 +1,129 @@
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hf_invertune.models.evaluation import Metrics, Rate
+from hf_invertune.report.plots import (
+    family_scores,
+    label_shift,
+    layer_scores,
+    neuron_map,
+    picture,
+    rates,
+    training_curves,
+    trigger_pictures,
+)
+from hf_invertune.report.report import Measurement
+from hf_invertune.stages.identification import FamilyEvidence, ScanResult, Simulation, Verdict, robust_z
+from hf_invertune.stages.localization import CriticalNeurons
+from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger, checkerboard
+
+
+def texts(svg):
+    return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def pixels_of(uri):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))))
+
+
+@pytest.fixture
+def scan():
+    """A scan of 200 labels, of which the last is the target, 50 were inverted, and the first has a dollar sign."""
+    names = ["a $b$ & <c>", *(f"label {i}" for i in range(1, 200))]
+    scores = {k: 20.0 - k / 20 for k in range(150, 199)} | {199: 1.0}
+    evidence = FamilyEvidence("masked", scores, robust_z(scores), 199, 9.0, Verdict.BACKDOORED, [])
+    patch = PatchTrigger(checkerboard(2), 0, 0)
+    simulation = Simulation("patch", [0.5] + [0.0] * 199, [0.1] + [0.0] * 198 + [0.4], patch)
+    return ScanResult(Verdict.BACKDOORED, 199, names, [simulation], list(scores), [evidence], 10, 1.0, 0)
+
+
+def test_label_shift_shows_the_strongest_labels(scan):
+    shown = [text for text in texts(label_shift(scan).svg()) if text.startswith(("label", "a $b$"))]
+    assert len(shown) == 20
+    assert shown[:2] == ["a $b$ &amp; &lt;c&gt;", "label 199"]
+
+
+def test_family_scores_show_the_cheapest_labels_and_their_z(scan):
+    svg = family_scores(scan, scan.evidence[0]).svg()
+    assert [text for text in texts(svg) if text.startswith("label")] == [f"label {k}" for k in range(199, 179, -1)]
+    assert f"−{-scan.evidence[0].z_scores[199]:.1f}" in texts(svg)
+    assert "second scan" not in svg
+    assert "second scan" in family_scores(scan, scan.evidence[0], scan.evidence[0]).svg()
+
+
+def test_layer_scores_count_the_critical_neurons():
+    assert "17" in texts(layer_scores(CriticalNeurons([0.1, 0.2, 0.9], {2: list(range(17))}, 64)).svg())
+
+
+def test_neuron_map_has_a_row_a_critical_layer_and_a_stroke_a_neuron():
+    svg = neuron_map(CriticalNeurons([0.1, 0.8, 0.9], {2: [0, 7, 63], 1: [5]}, 64)).svg()
+    assert [text for text in texts(svg) if text.startswith("layer")] == ["layer 1", "layer 2"]
+    assert "3 of 64 in layer 2" in svg
+    strokes = re.findall(r'd="((?:M [\d. ]+\s+L [\d. ]+\s*)+)"', svg)
+    assert [path.count("M") for path in strokes if path.count("M") == path.count("L")].count(3) == 1
+
+
+def test_family_scores_show_the_null_that_z_is_measured_from(scan):
+    chart = family_scores(scan, scan.evidence[0])
+    median = float(torch.tensor(list(scan.evidence[0].scores.values())).log().quantile(0.5).exp())
+    (axes,) = chart.figure.axes
+    assert "median of the 50 labels, |z| ≤ 1" in texts(chart.svg())
+    assert [line.get_xdata()[0] for line in axes.lines] == [pytest.approx(median)]
+    low, high = axes.patches[-1].get_extents().transformed(axes.transData.inverted()).intervalx
+    z = robust_z({0: low, 1: high, **{k + 2: s for k, s in scan.evidence[0].scores.items()}})
+    assert (z[0], z[1]) == (pytest.approx(-1, abs=0.05), pytest.approx(1, abs=0.05))
+
+
+def test_rates_of_a_model_without_labels():
+    metrics = Metrics(agreement=Rate(9, 10), attack_success_rate=Rate(0, 0))
+    shown = texts(rates([Measurement("mine", metrics, metrics)]).svg())
+    assert "agreement" in shown and "ASR, mine" in shown and "clean accuracy" not in shown
+
+
+def test_training_curves_draw_what_there_is():
+    curves = training_curves([{"step": 1, "loss": 2.0, "learning_rate": 0.1}, {"step": 2, "loss": float("nan")}]).svg()
+    assert "loss" in texts(curves) and "share, %" not in curves and "learning rate" not in curves
+
+
+def test_charts_are_the_same_each_time_and_take_the_colours_of_the_page(scan):
+    svg = label_shift(scan).svg()
+    assert svg == label_shift(scan).svg()
+    assert "var(--accent, #3f7fd0)" in svg
+    assert not re.search(r"(fill|stroke): #", svg)
+    assert "http" not in svg and svg.startswith("<svg ") and svg.rstrip().endswith("</svg>")
+
+
+def test_picture_keeps_values_and_squares():
+    shown = pixels_of(picture(torch.tensor([[[0.0, 1.0], [0.2, 0.4]]]), size=8))
+    assert shown.shape == (8, 8, 3)
+    assert shown[::4, ::4, 0].tolist() == [[0, 255], [51, 102]]
+    assert pixels_of(picture(torch.full((3, 300, 300), 7, dtype=torch.uint8))).shape == (300, 300, 3)
+
+
+def test_trigger_pictures_say_what_they_are():
+    delta = torch.zeros(3, 4, 4)
+    delta[0] = 1  # beyond the bound: what is applied is shown
+    additive = trigger_pictures(AdditiveTrigger(delta, 8 / 255))
+    assert list(additive) == ["added pattern, amplified 16 times around grey"]
+    assert pixels_of(*additive.values())[0, 0].tolist() == [255, 128, 128]
+    masked = trigger_pictures(MaskedTrigger(torch.full((1, 4, 4), 0.2), torch.ones(3, 4, 4)))
+    assert [(name, pixels_of(uri)[0, 0, 0]) for name, uri in masked.items()] == [
+        ("pattern", 255),
+        ("mask", 51),
+        ("pattern × mask", 51),
+    ]
+    assert list(trigger_pictures(PatchTrigger(torch.zeros(3, 2, 2), 0, 0))) == ["patch"]
+
+
+def test_a_picture_for_the_card(scan):
+    chart = label_shift(scan)
+    picture = Image.open(io.BytesIO(chart.png()))
+    assert picture.format == "PNG" and picture.width > 600
+    assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+    assert label_shift(scan).png() == chart.png() == chart.png()

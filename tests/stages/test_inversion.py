@@ -1,0 +1,315 @@
+import math
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from hf_invertune.data.pixels import as_float
+from hf_invertune.errors import InputError
+from hf_invertune.stages.inversion import InversionConfig, TriggerInverter, dissimilarity, info_nce
+from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
+
+
+NAMES = ["red circle", "blue square", "green ring", "white cross"]
+NO_WEIGHTS = {"info_nce_weight": 0, "embedding_weight": 0, "ssim_weight": 0, "mask_weight": 0}
+
+
+def units(*shape, seed=0):
+    return normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@pytest.fixture
+def invert(encoder, pixels):
+    """Invert with these settings, on labels 0 and 1 unless told."""
+
+    def run(labels=(0, 1), images=pixels, start=None, target_pixels=None, **settings):
+        config = InversionConfig(**{"steps": 4, "batch_size": 4, **settings})
+        inverter = TriggerInverter(encoder, units(4, 16), NAMES, config)
+        return inverter.invert(images, labels, start=start, target_pixels=target_pixels)
+
+    return run
+
+
+# Terms of the loss
+
+
+def test_info_nce_by_hand():
+    head = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    embeddings = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.8, 0.6], [0.8, 0.6]]])
+    first = (
+        math.log(sum(math.exp((c - 1) / 0.07) for c in (1, 0, 0.6)))
+        + math.log(sum(math.exp(c / 0.07) for c in (0, 1, 0.8)))
+    ) / 2
+    second = math.log(sum(math.exp((c - 0.96) / 0.07) for c in (0.8, 0.6, 0.96)))
+    torch.testing.assert_close(info_nce(embeddings, head, [0, 2]), torch.tensor([first, second]))
+
+
+def test_dissimilarity():
+    """Of two flat pictures a and b, SSIM is (2 a b + c) / (a^2 + b^2 + c) with c = 0.01^2."""
+    clean = torch.tensor([0.0, 0.02]).view(1, 2, 1, 1, 1).expand(1, 2, 3, 16, 16)
+    triggered = torch.stack([clean[0], torch.full((2, 3, 16, 16), 0.05)])
+
+    def ssim(a, b):
+        return (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
+
+    expected = torch.tensor([0.0, 1 - (ssim(0.0, 0.05) + ssim(0.02, 0.05)) / 2])
+    torch.testing.assert_close(dissimilarity(triggered, clean), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_dissimilarity_of_the_same_picture(pixels):
+    same = dissimilarity(pixels.expand(2, *pixels.shape), pixels.unsqueeze(0))
+    torch.testing.assert_close(same, torch.zeros(2), rtol=0, atol=1e-6)
+    noisy = (pixels + 0.3 * torch.randn(pixels.shape)).clamp(0, 1).unsqueeze(0)
+    assert 0.05 < dissimilarity(noisy, pixels.unsqueeze(0)).item() < 1
+
+
+@pytest.fixture
+def loss(encoder, pixels):
+    """The loss of two masked triggers, towards labels 2 and 0, with one weight set."""
+    head = units(4, 16)
+    masks, patterns = torch.rand(2, 1, 1, 32, 32), torch.rand(2, 1, 3, 32, 32)
+
+    def run(trigger=None, anchors=head[[2, 0]], **weights):
+        inverter = TriggerInverter(encoder, head, NAMES, InversionConfig(**{**NO_WEIGHTS, **weights}))
+        trigger = trigger or MaskedTrigger(masks, patterns)
+        with torch.no_grad():
+            value, entropy = inverter._loss(pixels.unsqueeze(0), trigger, [2, 0], anchors)
+            embeddings = encoder.embed_images(trigger(pixels.unsqueeze(0)))
+        torch.testing.assert_close(entropy, info_nce(embeddings, head, [2, 0]))
+        return value, embeddings
+
+    run.head, run.masks, run.trigger = head, masks, MaskedTrigger(masks, patterns)
+    return run
+
+
+def test_info_nce_term(loss):
+    value, embeddings = loss(info_nce_weight=5)
+    torch.testing.assert_close(value, 5 * info_nce(embeddings, loss.head, [2, 0]))
+
+
+def test_embedding_term(loss):
+    value, embeddings = loss(embedding_weight=0.5)
+    expected = [
+        0.5 * sum(math.dist(e.tolist(), loss.head[k].tolist()) for e in embeddings[i]) / 12
+        for i, k in [(0, 2), (1, 0)]
+    ]
+    torch.testing.assert_close(value, torch.tensor(expected))
+
+
+def test_embedding_term_vanishes_at_the_anchors(loss, encoder, pixels):
+    anchors = encoder.embed_images(pixels[:1]).detach()
+    still = AdditiveTrigger(torch.zeros(2, 1, 3, 32, 32), 0.1)
+    value, embeddings = loss(still, anchors.expand(2, -1), embedding_weight=1)
+    expected = (embeddings[0] - anchors).norm(dim=-1).mean()
+    torch.testing.assert_close(value, expected.expand(2))
+
+
+def test_ssim_term(loss, pixels):
+    value, _ = loss(ssim_weight=3)
+    torch.testing.assert_close(value, 3 * dissimilarity(loss.trigger(pixels.unsqueeze(0)), pixels.unsqueeze(0)))
+
+
+def test_mask_term(loss):
+    value, _ = loss(mask_weight=100)
+    torch.testing.assert_close(value, torch.stack([100 * mask.mean() for mask in loss.masks]))
+    value, _ = loss(AdditiveTrigger(torch.rand(2, 1, 3, 32, 32), 0.1), mask_weight=100)
+    assert value.tolist() == [0, 0]
+
+
+def test_terms_add_up(loss):
+    weights = {"info_nce_weight": 5.0, "embedding_weight": 0.5, "ssim_weight": 1.0, "mask_weight": 100.0}
+    total = sum(loss(**{name: weight})[0] for name, weight in weights.items())
+    torch.testing.assert_close(loss(**weights)[0], total)
+
+
+@pytest.mark.parametrize("with_target", [False, True])
+def test_anchor_of_the_embedding_term(invert, encoder, pixels, with_target):
+    """Still triggers on one picture: the loss is the distance of its embedding to the anchor."""
+    still = AdditiveTrigger(torch.zeros(3, 32, 32), 8 / 255)
+    settings = {**NO_WEIGHTS, "embedding_weight": 1, "steps": 1, "family": "additive"}
+    target_pixels = (pixels[3:7] * 255).round().byte() if with_target else None
+    (found,) = invert([2], pixels[:1], start=[still], target_pixels=target_pixels, **settings)
+    anchor = units(4, 16)[2]
+    if with_target:
+        anchor = normalize(encoder.embed_images(target_pixels.float() / 255).mean(0), dim=-1)
+    expected = (encoder.embed_images(pixels[:1])[0] - anchor).norm().item()
+    assert found.objective == pytest.approx(expected, abs=1e-5)
+
+
+# The inversion
+
+
+@pytest.mark.parametrize("family", ["masked", "additive"])
+def test_results(invert, family):
+    found = invert([3, 0, 3], family=family, steps=9)
+    assert [(one.label, one.name, one.trigger.kind) for one in found] == [
+        (3, "white cross", family),
+        (0, "red circle", family),
+        (3, "white cross", family),
+    ]
+    for one in found:
+        assert len(one.history) == 9
+        assert one.objective == pytest.approx(sum(one.history[-2:]) / 2, rel=1e-5)
+        assert all(not tensor.requires_grad for tensor in one.trigger.buffers())
+        if family == "masked":
+            assert one.trigger.mask.shape == (1, 32, 32) and one.trigger.pattern.shape == (3, 32, 32)
+            assert one.coverage == pytest.approx(one.trigger.mask.mean().item(), rel=1e-4)
+        else:
+            assert one.trigger.delta.shape == (3, 32, 32)
+            assert one.trigger.epsilon == 8 / 255 >= one.trigger.delta.abs().max()
+            assert one.coverage == pytest.approx(one.trigger.delta.abs().mean().item() * 255 / 8, rel=1e-4)
+    assert not torch.equal(next(found[0].trigger.buffers()), next(found[2].trigger.buffers()))
+
+
+def test_cross_entropy_is_unweighted(invert):
+    (found,) = invert([1], **{**NO_WEIGHTS, "info_nce_weight": 5, "steps": 1})
+    assert found.cross_entropy == pytest.approx(found.objective / 5)
+
+
+@pytest.mark.parametrize("family", ["masked", "additive"])
+def test_the_loss_falls(invert, family):
+    for found in invert(family=family, steps=20, mask_weight=10, epsilon=0.1):
+        assert sum(found.history[-3:]) < 0.98 * sum(found.history[:3])
+
+
+def test_first_mask(invert):
+    (found,) = invert([0], steps=1, learning_rate=1e-6, initial_mask=0.2)
+    assert found.coverage == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_model_is_left_alone(invert, encoder):
+    before = {name: tensor.clone() for name, tensor in encoder.model.state_dict().items()}
+    encoder.model.train()
+    invert()
+    assert encoder.model.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in encoder.model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", ["masked", "additive"])
+def test_the_seed_decides(invert, family):
+    first, again, other = (invert(family=family, seed=seed) for seed in (3, 3, 4))
+    assert [one.history for one in first] == [one.history for one in again]
+    for one, two in zip(first, again, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one.trigger.buffers(), two.trigger.buffers(), strict=True))
+    assert [one.history for one in first] != [one.history for one in other]
+
+
+def test_labels_do_not_mix(invert, pixels):
+    """A label's inversion is the same beside other labels, given the same start and the same picture."""
+    start = [MaskedTrigger(torch.rand(1, 32, 32), torch.rand(3, 32, 32)) for _ in range(3)]
+    together = invert([2, 0, 1], pixels[:1], start=start)
+    for index, label in enumerate([2, 0, 1]):
+        (alone,) = invert([label], pixels[:1], start=[start[index]])
+        assert together[index].history == pytest.approx(alone.history, rel=1e-4)
+
+
+def test_go_on_from_a_mask(invert):
+    trigger = MaskedTrigger(torch.rand(1, 32, 32), torch.rand(3, 32, 32))
+    trigger.mask[0, 0, :2] = torch.tensor([0.0, 1.0])
+    fresh, found = invert([0, 1], start=[None, trigger], steps=1, learning_rate=1e-6)
+    torch.testing.assert_close(found.trigger.mask, trigger.mask.clamp(0.02, 0.98), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.trigger.pattern, trigger.pattern.clamp(0.02, 0.98), rtol=0, atol=1e-4)
+    assert (fresh.trigger.mask - trigger.mask).abs().mean() > 0.1
+
+
+def test_go_on_from_a_delta(invert):
+    trigger = AdditiveTrigger(torch.linspace(-0.1, 0.1, 3 * 32 * 32).view(3, 32, 32), 0.1)
+    settings = {"family": "additive", "epsilon": 0.1, "steps": 1, "learning_rate": 1e-6}
+    fresh, found = invert([0, 1], start=[None, trigger], **settings)
+    torch.testing.assert_close(found.trigger.delta, trigger.delta.clamp(-0.098, 0.098), rtol=0, atol=1e-5)
+    assert (fresh.trigger.delta - trigger.delta).abs().mean() > 0.01
+
+
+def test_bytes_and_floats_are_the_same(invert, pixels):
+    integers = (pixels * 255).round().byte()
+    torch.testing.assert_close(as_float(integers), integers / 255)
+    assert as_float(pixels) is pixels
+    assert [one.history for one in invert(images=integers)] == [one.history for one in invert(images=integers / 255)]
+
+
+# What can go wrong
+
+
+def test_nan_weights(invert, encoder):
+    with torch.no_grad():
+        encoder.model.visual_projection.weight[0, 0] = math.nan
+    with pytest.raises(FloatingPointError, match=r"loss is \[nan, nan\] at step 0"):
+        invert()
+    assert all(parameter.requires_grad for parameter in encoder.model.parameters())
+
+
+@pytest.fixture
+def memory(encoder, monkeypatch):
+    """Let memory run out, with this error, for batches of more than `limit` pictures; the list of sizes tried."""
+    embed, sizes = encoder.embed_images, []
+
+    def limit(size, error):
+        def fail_above(pixels):
+            sizes.append(pixels.shape[1])
+            if sizes[-1] > size:
+                raise error
+            return embed(pixels)
+
+        monkeypatch.setattr(encoder, "embed_images", fail_above)
+        return sizes
+
+    return limit
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_the_batch_is_halved_when_memory_runs_out(invert, memory, error):
+    expected = invert(batch_size=4)
+    sizes = memory(5, error)
+    found = invert(batch_size=16)
+    assert sizes == [16, 8, 4, 4, 4, 4]
+    assert [one.history for one in found] == [one.history for one in expected]
+
+
+def test_no_memory_at_all(invert, memory):
+    sizes = memory(0, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."))
+    with pytest.raises(RuntimeError, match="No executable batch size"):
+        invert(batch_size=4)
+    assert sizes == [4, 2, 1]
+
+
+def test_other_errors_pass(invert, memory):
+    sizes = memory(0, RuntimeError("shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        invert(batch_size=4)
+    assert sizes == [4]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("family", "patch"),
+        ("steps", 0),
+        ("batch_size", -1),
+        ("learning_rate", 0.0),
+        ("epsilon", 0.0),
+        ("steps", 0.5),
+        ("learning_rate", -0.1),
+        ("info_nce_weight", -5.0),
+        ("embedding_weight", -0.1),
+        ("ssim_weight", -1),
+        ("mask_weight", -100.0),
+        ("epsilon", -0.1),
+        ("epsilon", 8),
+        ("initial_mask", 0.0),
+        ("initial_mask", 1.0),
+    ],
+)
+def test_wrong_settings(name, value):
+    with pytest.raises(InputError, match=f"^`{name}`: got {value!r}"):
+        InversionConfig(**{name: value})
+
+
+def test_the_widest_bound():
+    assert InversionConfig(epsilon=1.0).epsilon == 1
