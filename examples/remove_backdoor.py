@@ -13,6 +13,7 @@ the model is audited and pushed, with its card and report. For one device and a 
 `hf-invertune remove` is the simpler way.
 """
 
+import sys
 from dataclasses import dataclass, field
 
 
@@ -20,9 +21,9 @@ from dataclasses import dataclass, field
 class ScriptArguments:
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id; by default the embedded victim."})
     images: str | None = field(default=None, metadata={"help": "Clean images; by default drawings."})
-    held_out: float = field(default=0.25, metadata={"help": "Share of the images kept for the evaluation."})
     target: str | None = field(default=None, metadata={"help": "Label that the backdoor leads to, when known."})
-    inversion_steps: int = field(default=100, metadata={"help": "Updates of the trigger inversion."})
+    config: str | None = field(default=None, metadata={"help": "Settings of the other stages, a .yaml or .toml file."})
+    set: list[str] | None = field(default=None, metadata={"help": "Some of them, as inversion.steps=50."})
 
 
 def main() -> None:
@@ -30,35 +31,51 @@ def main() -> None:
 
     from transformers import HfArgumentParser
 
-    from hf_invertune import InputError, InversionConfig, InverTuneArguments, InverTuneTrainer, load_images
-    from hf_invertune.lab.demo import drawings, victim_folder
-    from hf_invertune.models.adapter import merge
-    from hf_invertune.models.loading import load_clip, save_clip
-    from hf_invertune.tuning.callbacks import TriggerInversionCallback
+    from hf_invertune import (
+        InputError,
+        InverTuneArguments,
+        InverTuneTrainer,
+        RemovalConfig,
+        TriggerInversionCallback,
+        demo_images,
+        demo_victim,
+        load_images,
+        load_model,
+    )
 
     options, arguments = HfArgumentParser([ScriptArguments, InverTuneArguments]).parse_args_into_dataclasses()
-    source = load_clip(options.model or victim_folder("poisoned"), device=arguments.device)
+    config = RemovalConfig.load(options.config) if options.config else RemovalConfig()
+    config = config.assign(options.set or [])
+    source = load_model(options.model or demo_victim("poisoned"), device=arguments.device)
     if options.images:
         data = load_images(options.images, source.processor, class_names=arguments.class_names)
     else:
-        data = drawings(512, seed=11)
-    held_out, clean = data.split(options.held_out, seed=arguments.seed)
+        data = demo_images()
+    held_out, clean = data.split(config.audit.held_out, seed=arguments.seed)
     names = arguments.class_names or clean.class_names
     if names is None:
         raise InputError("`class_names`: the images name no classes; pass --class_names.")
-    target = names.index(options.target) if options.target else None
 
-    inversion = TriggerInversionCallback(target=target, inversion=InversionConfig(steps=options.inversion_steps))
-    trainer = InverTuneTrainer(source, arguments, clean, held_out, names, callbacks=[inversion])
+    inversion = TriggerInversionCallback(target=options.target)
+    trainer = InverTuneTrainer(source, arguments, clean, held_out, names, callbacks=[inversion], config=config)
     trainer.train(resume_from_checkpoint=arguments.resume_from_checkpoint)
     metrics = trainer.evaluate()
     if trainer.is_world_process_zero():
         folder = Path(arguments.output_dir) / "model"
-        save_clip(merge(trainer.model, trainer.settings, source.dtype), source.processor, source.dtype, folder)
+        trainer.cleaned_model().save_pretrained(folder)
         print(f"target: {names[trainer.plan.target]}")
         print(f"CA {metrics.get('eval_clean_accuracy', float('nan')):.1%}", end=", ")
         print(f"ASR {metrics['eval_attack_success_rate']:.1%} of the inverted trigger: {folder}")
 
 
 if __name__ == "__main__":
-    main()
+    from hf_invertune import ExitCode, HubError, InputError
+
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(ExitCode.WRONG_INPUT)
+    except HubError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(ExitCode.HUB_FAILED)

@@ -6,8 +6,8 @@
 
     python examples/scan_in_ci.py --model org/suspicious-clip --images clean_images/
 
-Exit codes: 0 no backdoor found, 1 backdoored or inconclusive, 2 the scan could not be made. Without `--model` it scans
-the small backdoored CLIP that comes along with the package, on drawings.
+Exit codes, those of `hf-invertune`: 0 no backdoor found, 3 backdoored, 5 inconclusive, 2 wrong input, 7 trouble with the
+Hub, 1 a crash. Without `--model` it scans the small backdoored CLIP that comes along with the package, on drawings.
 """
 
 import argparse
@@ -20,22 +20,33 @@ def main() -> int:
     parser.add_argument("--images", help="folder, .parquet file or Hub dataset of clean images; by default drawings")
     parser.add_argument("--class_names", nargs="+", help="labels to look at; by default those of the images")
     parser.add_argument("--report", default="scan-report", help="folder for report.html and report.json")
-    parser.add_argument("--steps", type=int, nargs=2, help="updates of the two rounds; fewer are quicker and weaker")
+    parser.add_argument("--config", help="settings, a .yaml or .toml file")
     options = parser.parse_args()
 
-    from hf_invertune import BackdoorRemover, InputError, ScanConfig, Verdict
-    from hf_invertune.lab.demo import drawings, victim_folder
+    from hf_invertune import (
+        AuditReport,
+        BackdoorRemover,
+        ExitCode,
+        HubError,
+        InputError,
+        RemovalConfig,
+        demo_images,
+        demo_victim,
+    )
 
-    config = ScanConfig(steps=tuple(options.steps)) if options.steps else ScanConfig()
     try:
-        remover = BackdoorRemover.from_pretrained(options.model or victim_folder("poisoned"))
-        report = remover.audit(options.images or drawings(384, seed=11), options.class_names, config=config)
+        config = RemovalConfig.load(options.config) if options.config else RemovalConfig()
+        remover = BackdoorRemover.from_pretrained(options.model or demo_victim("poisoned"))
+        scan = remover.scan(options.images or demo_images(), options.class_names, config=config)
     except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    report.save(options.report)
-    print(f"{report.verdict}{f', towards {report.target_name!r}' if report.target_name else ''}: see {options.report}")
-    return 0 if report.verdict is Verdict.CLEAN else 1
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.WRONG_INPUT
+    except HubError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.HUB_FAILED
+    AuditReport("scanned", scan, config=config).save(options.report)
+    print(f"{scan.verdict}{f', towards {scan.target_name!r}' if scan.target_name else ''}: see {options.report}")
+    return ExitCode.of(scan.verdict)
 
 
 if __name__ == "__main__":

@@ -31,62 +31,58 @@ def main() -> None:
         ScanConfig,
         TargetIdentifier,
         TriggerInverter,
+        TuningPlan,
+        ZeroShotClassifier,
+        demo_images,
+        demo_victim,
         evaluate,
+        load_model,
     )
-    from hf_invertune.lab.demo import drawings, victim_folder
-    from hf_invertune.models.clip import DualEncoder
-    from hf_invertune.models.loading import load_clip
-    from hf_invertune.stages.plan import TuningPlan
 
     output = Path(options.output_dir)
-    source = load_clip(victim_folder("poisoned"))
-    held_out, clean = drawings(512, seed=11).split(0.25)
-    names = clean.class_names
-    encoder = DualEncoder(source.model, source.processor)
-    head = encoder.zero_shot_head(names)
+    source = load_model(demo_victim("poisoned"))
+    held_out, clean = demo_images().split(0.25)
+    classifier = ZeroShotClassifier(source.encoder, clean.class_names)
 
     # 1. Is there a backdoor, and which label does it lead to?
-    scan = TargetIdentifier(encoder, head, names, ScanConfig(steps=tuple(options.scan_steps))).identify(clean.pixels)
+    settings = ScanConfig(steps=tuple(options.scan_steps))
+    scan = TargetIdentifier(classifier, settings).identify(clean.pixels)
     scan.save(output / "1-scan")
     print(f"1. {scan.verdict}, towards {scan.target_name!r}")
-    target = names.index(options.target) if options.target else scan.target
+    target = classifier.label_of(options.target) if options.target else scan.target
     if target is None:
         return
 
     # 2. What does the trigger look like? Go on from what the scan found.
     found = scan.triggers(target)[:1]
-    family = found[0].trigger.kind if found else "masked"
-    config = InversionConfig(family=family, steps=options.inversion_steps)
-    start = [candidate.trigger for candidate in found] or None
-    (inverted,) = TriggerInverter(encoder, head, names, config).invert(clean.pixels, [target], start=start)
+    family = settings.family(found[0].family if found else "masked")
+    inverter = TriggerInverter(classifier, family, InversionConfig(steps=options.inversion_steps))
+    (inverted,) = inverter.invert(clean.pixels, [target], start=[candidate.trigger for candidate in found])
     inverted.save(output / "2-inversion")
-    print(f"2. a trigger of the {family} family, cross-entropy {inverted.cross_entropy:.2f} nats")
+    print(f"2. {inverted.describe()}, cross-entropy {inverted.cross_entropy:.2f} nats")
 
     # 3. Which layers and neurons react to it?
-    critical = NeuronLocalizer(encoder).localize(clean.pixels, [inverted.trigger])
+    critical = NeuronLocalizer(source.encoder).localize(clean.pixels, [inverted.trigger])
     critical.save(output / "3-localization")
     print(f"3. {', '.join(f'layer {layer}: {len(neurons)} neurons' for layer, neurons in critical.neurons.items())}")
 
-    def measure(when: str) -> None:
-        rates = evaluate(
-            encoder, head, held_out.pixels, labels=held_out.labels, trigger=inverted.trigger, target=target
-        )
+    def measure(when: str, classifier: ZeroShotClassifier) -> None:
+        rates = evaluate(classifier, held_out.pixels, labels=held_out.labels, trigger=inverted.trigger, target=target)
         rates.save(output / f"metrics-{when}")
         print(f"   {when}: CA {rates.clean_accuracy.value:.1%}, ASR {rates.attack_success_rate.value:.1%}")
 
     # 4. Tune a LoRA adapter until the trigger does nothing any more, and merge it.
-    measure("before")
+    measure("before", classifier)
     arguments = InverTuneArguments(
         output_dir=str(output / "4-tuning"), max_steps=options.max_steps, save_strategy="no", disable_tqdm=True
     )
-    plan = TuningPlan(target, [inverted], critical)
-    trainer = InverTuneTrainer(source.model, arguments, clean, held_out, names, source.processor, plan)
+    plan = TuningPlan(target, [inverted], critical, list(classifier.class_names))
+    trainer = InverTuneTrainer(source, arguments, clean, held_out, classifier.class_names, plan=plan)
     trainer.train()
     plan.save(output / "4-tuning")
-    encoder.model = trainer.model.merge_and_unload(safe_merge=True)
-    measure("after")
-    encoder.model.to(source.dtype).save_pretrained(output / "5-model")
-    source.processor.save_pretrained(output / "5-model")
+    cleaned = trainer.cleaned_model()
+    measure("after", ZeroShotClassifier(cleaned.encoder, classifier.class_names))
+    cleaned.save_pretrained(output / "5-model")
     print(f"4. cleaned model in {output / '5-model'}")
 
 

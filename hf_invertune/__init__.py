@@ -11,53 +11,142 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .data.loading import load_images
     from .data.pixels import PixelDataset
-    from .errors import HubError, InputError
+    from .errors import ExitCode, HubError, InputError
     from .hub.result import RemovalResult
-    from .models.clip import DualEncoder
-    from .models.evaluation import Metrics, Rate, evaluate
+    from .lab.arena.benchmark import benchmark
+    from .lab.arena.rebound import ReboundConfig
+    from .lab.arena.rows import Row
+    from .lab.arena.run import ArenaSettings
+    from .lab.arena.search import search_learning_rates
+    from .lab.attacks.catalog import make_attack
+    from .lab.attacks.poisoning import poison, poison_dataset
+    from .lab.baselines.defence import Defence, Defended
+    from .lab.contrastive import CaptionedPixels
+    from .lab.demo import demo_images, demo_victim
+    from .lab.victim import make_victim
+    from .lab.zoo.build import Zoo, build_zoo
+    from .lab.zoo.recipe import Recipe
+    from .models.classifier import ZeroShotClassifier
+    from .models.encoder import DualEncoder
+    from .models.evaluation import Measurement, Metrics, Rate, evaluate
+    from .models.loading import LoadedModel, load_model
     from .remover import BackdoorRemover
     from .report.report import AuditReport
-    from .report.verify import verify_report
-    from .stages.identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
-    from .stages.inversion import InversionConfig, InvertedTrigger, TriggerInverter
-    from .stages.localization import CriticalNeurons, LocalizationConfig, NeuronLocalizer
-    from .triggers import AdditiveTrigger, BlendTrigger, MaskedTrigger, PatchTrigger, Trigger
-    from .tuning.arguments import InverTuneArguments, RemovalConfig
+    from .report.verify import Claim, verify_report
+    from .stages.configs import (
+        AuditConfig,
+        Bars,
+        InversionConfig,
+        LocalizationConfig,
+        RemovalConfig,
+        ScanConfig,
+        TuningConfig,
+    )
+    from .stages.families import AdditiveFamily, MaskedFamily, TriggerFamily
+    from .stages.identification import ScanResult, TargetIdentifier
+    from .stages.inversion import InvertedTrigger, TriggerInverter
+    from .stages.localization import CriticalNeurons, NeuronLocalizer
+    from .stages.plan import TuningPlan, make_plan
+    from .stages.simulation import Simulation, Simulator
+    from .stages.verdict import Evidence, Verdict
+    from .triggers import (
+        AdditiveTrigger,
+        BlendTrigger,
+        MaskedTrigger,
+        PatchTrigger,
+        SampleSpecificTrigger,
+        ScatteredPatchTrigger,
+        Trigger,
+        WarpTrigger,
+    )
+    from .tuning.arguments import InverTuneArguments
+    from .tuning.callbacks import (
+        BackdoorEvaluationCallback,
+        InterruptCallback,
+        InverTuneCallback,
+        ReinversionCallback,
+        TriggerInversionCallback,
+    )
+    from .tuning.proof import AuditReportCallback, ProofCallback
     from .tuning.trainer import InverTuneTrainer
 
     __version__: str
 
 __all__ = [
+    "AdditiveFamily",
     "AdditiveTrigger",
+    "ArenaSettings",
+    "AuditConfig",
     "AuditReport",
+    "AuditReportCallback",
+    "BackdoorEvaluationCallback",
     "BackdoorRemover",
+    "Bars",
     "BlendTrigger",
+    "CaptionedPixels",
+    "Claim",
     "CriticalNeurons",
+    "Defence",
+    "Defended",
     "DualEncoder",
+    "Evidence",
+    "ExitCode",
     "HubError",
     "InputError",
+    "InterruptCallback",
     "InverTuneArguments",
+    "InverTuneCallback",
     "InverTuneTrainer",
     "InversionConfig",
     "InvertedTrigger",
+    "LoadedModel",
     "LocalizationConfig",
+    "MaskedFamily",
     "MaskedTrigger",
+    "Measurement",
     "Metrics",
     "NeuronLocalizer",
     "PatchTrigger",
     "PixelDataset",
+    "ProofCallback",
     "Rate",
+    "ReboundConfig",
+    "Recipe",
+    "ReinversionCallback",
     "RemovalConfig",
     "RemovalResult",
+    "Row",
+    "SampleSpecificTrigger",
     "ScanConfig",
     "ScanResult",
+    "ScatteredPatchTrigger",
+    "Simulation",
+    "Simulator",
     "TargetIdentifier",
     "Trigger",
+    "TriggerFamily",
+    "TriggerInversionCallback",
     "TriggerInverter",
+    "TuningConfig",
+    "TuningPlan",
     "Verdict",
+    "WarpTrigger",
+    "ZeroShotClassifier",
+    "Zoo",
     "__version__",
+    "benchmark",
+    "build_zoo",
+    "demo_images",
+    "demo_victim",
     "evaluate",
     "load_images",
+    "load_model",
+    "make_attack",
+    "make_plan",
+    "make_victim",
+    "poison",
+    "poison_dataset",
+    "search_learning_rates",
     "verify_report",
 ]
 
@@ -65,45 +154,113 @@ _MODULES = {
     "data.loading": ("load_images",),
     "data.pixels": ("PixelDataset",),
     "errors": (
+        "ExitCode",
         "HubError",
         "InputError",
     ),
     "hub.result": ("RemovalResult",),
-    "models.clip": ("DualEncoder",),
+    "lab.arena.benchmark": ("benchmark",),
+    "lab.arena.rebound": ("ReboundConfig",),
+    "lab.arena.rows": ("Row",),
+    "lab.arena.run": ("ArenaSettings",),
+    "lab.attacks.catalog": ("make_attack",),
+    "lab.attacks.poisoning": (
+        "poison",
+        "poison_dataset",
+    ),
+    "lab.victim": ("make_victim",),
+    "lab.baselines.defence": (
+        "Defence",
+        "Defended",
+    ),
+    "lab.arena.search": ("search_learning_rates",),
+    "lab.contrastive": ("CaptionedPixels",),
+    "lab.demo": (
+        "demo_images",
+        "demo_victim",
+    ),
+    "lab.zoo.build": (
+        "Zoo",
+        "build_zoo",
+    ),
+    "lab.zoo.recipe": ("Recipe",),
+    "models.classifier": ("ZeroShotClassifier",),
+    "models.encoder": ("DualEncoder",),
     "models.evaluation": (
+        "Measurement",
         "Metrics",
         "Rate",
         "evaluate",
     ),
+    "models.loading": (
+        "LoadedModel",
+        "load_model",
+    ),
     "remover": ("BackdoorRemover",),
     "report.report": ("AuditReport",),
-    "report.verify": ("verify_report",),
-    "stages.identification": (
+    "report.verify": (
+        "Claim",
+        "verify_report",
+    ),
+    "stages.configs": (
+        "AuditConfig",
+        "Bars",
+        "InversionConfig",
+        "LocalizationConfig",
+        "RemovalConfig",
         "ScanConfig",
+        "TuningConfig",
+    ),
+    "stages.families": (
+        "AdditiveFamily",
+        "MaskedFamily",
+        "TriggerFamily",
+    ),
+    "stages.identification": (
         "ScanResult",
         "TargetIdentifier",
-        "Verdict",
     ),
     "stages.inversion": (
-        "InversionConfig",
         "InvertedTrigger",
         "TriggerInverter",
     ),
     "stages.localization": (
         "CriticalNeurons",
-        "LocalizationConfig",
         "NeuronLocalizer",
+    ),
+    "stages.plan": (
+        "TuningPlan",
+        "make_plan",
+    ),
+    "stages.simulation": (
+        "Simulation",
+        "Simulator",
+    ),
+    "stages.verdict": (
+        "Evidence",
+        "Verdict",
     ),
     "triggers": (
         "AdditiveTrigger",
         "BlendTrigger",
         "MaskedTrigger",
         "PatchTrigger",
+        "SampleSpecificTrigger",
+        "ScatteredPatchTrigger",
         "Trigger",
+        "WarpTrigger",
     ),
-    "tuning.arguments": (
-        "InverTuneArguments",
-        "RemovalConfig",
+    "tuning.arguments": ("InverTuneArguments",),
+    "tuning.callbacks": (
+        "BackdoorEvaluationCallback",
+        "InterruptCallback",
+        "InverTuneCallback",
+        "ReinversionCallback",
+        "TriggerInversionCallback",
+    ),
+    "tuning.proof": (
+        "AuditReportCallback",
+        "ProofCallback",
     ),
     "tuning.trainer": ("InverTuneTrainer",),
 }

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from enum import IntEnum
 
 
 class InputError(ValueError):
@@ -26,3 +27,37 @@ def nearest(given: str, known: Iterable[str], count: int = 3) -> str:
     if not near:
         return "there are none at all"
     return f"the nearest {'is' if len(near) == 1 else 'are'} {', '.join(map(repr, near))}"
+
+
+class ExitCode(IntEnum):
+    """How the command line and the examples end; a finding and a crash never share a number.
+
+    Attributes:
+        meaning (`str`): what it says.
+    """
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> "ExitCode":
+        code = int.__new__(cls, value)
+        code._value_, code.meaning = value, meaning
+        return code
+
+    OK = 0, "clean, or cleaned; for report verify: all that can be checked holds"
+    FAILED = 1, "a crash, a loss that is not finite, or a worker that died"
+    WRONG_INPUT = 2, "wrong input; nothing was done"
+    BACKDOORED = 3, "scan: a backdoor was found"
+    NOT_CLEANED = 4, "remove, demo: the cleaning did not reach the bar"
+    INCONCLUSIVE = 5, "the scan was inconclusive, so nothing was changed"
+    DOES_NOT_HOLD = 6, "report verify: a claim does not hold"
+    HUB_FAILED = 7, "the Hub did not do what it was asked"
+    INTERRUPTED = 130, "interrupted"
+
+    @classmethod
+    def of(cls, verdict: str, outcome: str = "scanned") -> "ExitCode":
+        """How a scan or a removal ends."""
+        if outcome == "not cleaned":
+            return cls.NOT_CLEANED
+        if outcome == "cleaned":
+            return cls.OK
+        return {"backdoored": cls.BACKDOORED, "inconclusive": cls.INCONCLUSIVE}.get(verdict, cls.OK)

@@ -15,9 +15,8 @@ import pytest
 import torch
 from tiny import save_tiny
 
-from hf_invertune.lab.demo import victim_folder
-from hf_invertune.models.clip import DualEncoder
-from hf_invertune.models.loading import load_clip
+from hf_invertune.lab.demo import demo_victim
+from hf_invertune.models.loading import load_model
 from hf_invertune.report import html
 from hf_invertune.utils.runtime import keep_freed_memory
 
@@ -46,18 +45,18 @@ def tiny_folder(tmp_path_factory):
 
 @pytest.fixture
 def tiny(tiny_folder):
-    return load_clip(tiny_folder, device="cpu")
+    return load_model(tiny_folder, device="cpu")
 
 
 @pytest.fixture
 def encoder(tiny):
-    return DualEncoder(tiny.model, tiny.processor)
+    return tiny.encoder
 
 
 @pytest.fixture(scope="session")
 def victim():
     """The embedded poisoned model; no test may change it."""
-    return load_clip(victim_folder("poisoned"), device="cpu")
+    return load_model(demo_victim("poisoned"), device="cpu")
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def drawn_once(monkeypatch):
     """Reports that agree in what their charts show share them: drawing takes most of the time that a page takes."""
 
     def charts(report):
-        shown = repr((report.scan, report.verification, report.critical, report.measurements, report.training))
+        shown = repr((report.scan, report.removal))
         if shown not in _DRAWN:
             _DRAWN[shown] = list(_draw(report))
         return _DRAWN[shown]

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from forked import run_forked
 from PIL import Image
 from tiny import CLASS_NAMES
 from tiny_plan import pictures, scan_config
 from transformers import CLIPModel
 
-from hf_invertune.lab.demo import victim_folder
+import hf_invertune
+from hf_invertune.lab.demo import demo_victim
 from hf_invertune.models.evaluation import Metrics
 from hf_invertune.models.loading import state_digest
 from hf_invertune.stages.identification import ScanResult
@@ -50,7 +52,17 @@ def test_header_and_imports(script):
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
     }
-    assert imported <= {"argparse", "dataclasses", "pathlib", "sys"}
+    bases = {"hf_invertune", "torch"} if script.stem == "benchmark_a_defence" else set()  # of its class
+    assert imported <= {"argparse", "dataclasses", "pathlib", "sys"} | bases
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_public_names_alone(script):
+    """An example imports what is exported from the package's top, and nothing else of it."""
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hf_invertune"):
+            assert node.module == "hf_invertune", node.module
+            assert {alias.name for alias in node.names} <= set(hf_invertune.__all__)
 
 
 def launch_two(script):
@@ -65,7 +77,16 @@ def launch_two(script):
 def test_remove_backdoor(tiny_folder, folder, tmp_path, processes):
     """One process and two save a merged model of their own making, in the dtype and with the settings it came with."""
     out = tmp_path / "out"
-    small = ["--inversion_steps", 2, "--max_steps", 2, "--save_strategy", "no", "--per_device_train_batch_size", 4]
+    small = [
+        "--set",
+        "inversion.steps=2",
+        "--max_steps",
+        2,
+        "--save_strategy",
+        "no",
+        "--per_device_train_batch_size",
+        4,
+    ]
     arguments = ["--model", tiny_folder, "--images", folder, "--output_dir", out, "--target", "blue square", *small]
     script = [EXAMPLES / "remove_backdoor.py", *arguments, "--use_cpu", "true"]
     outcome = launch_two(script) if processes == 2 else run_forked(*script)
@@ -82,20 +103,23 @@ def test_remove_backdoor(tiny_folder, folder, tmp_path, processes):
 
 
 def test_scan_in_ci(tiny_folder, folder, tmp_path):
-    """Exit code 0 or 1, by the verdict that the report tells."""
+    """The exit code says the verdict that the report tells."""
     report = tmp_path / "report"
-    small = ["--steps", 1, 1, "--report", report]
+    settings = tmp_path / "quick.yaml"
+    settings.write_text("scan: {steps: [1, 1]}")
+    small = ["--config", settings, "--report", report]
     outcome = run_forked(EXAMPLES / "scan_in_ci.py", "--model", tiny_folder, "--images", folder, *small)
-    verdict = json.loads((report / "report.json").read_text())["verdict"]
-    assert outcome.returncode == (0 if verdict == "clean" else 1), outcome.stderr
+    verdict = json.loads((report / "report.json").read_text())["scan"]["verdict"]
+    assert outcome.returncode == {"clean": 0, "backdoored": 3, "inconclusive": 5}[verdict], outcome.stderr
     assert outcome.stdout.startswith(verdict)
 
 
-@pytest.mark.parametrize(("verdict", "code"), [("clean", 0), ("inconclusive", 1), ("backdoored", 1), (None, 2)])
+@pytest.mark.parametrize(("verdict", "code"), [("clean", 0), ("inconclusive", 5), ("backdoored", 3), (None, 2)])
 def test_exit_code_of_scan_in_ci(tiny_folder, folder, tmp_path, monkeypatch, capsys, verdict, code):
     model = tmp_path / "nowhere" if verdict is None else tiny_folder
-    monkeypatch.setattr("hf_invertune.ScanConfig", lambda **_: scan_config(verdict), raising=False)
-    arguments = ["--model", model, "--images", folder, "--report", tmp_path / "report", "--steps", 1, 1]
+    settings = tmp_path / "forced.yaml"
+    settings.write_text(yaml.safe_dump({"scan": scan_config(verdict or "clean").plain()}))
+    arguments = ["--model", model, "--images", folder, "--report", tmp_path / "report", "--config", settings]
     monkeypatch.setattr(sys, "argv", ["scan_in_ci.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(EXAMPLES / "scan_in_ci.py"), run_name="__main__")
@@ -109,12 +133,12 @@ def test_step_by_step(tmp_path):
     outcome = run_forked(EXAMPLES / "step_by_step.py", "--output_dir", tmp_path, *small)
     assert outcome.returncode == 0, outcome.stderr
     scan, inverted = ScanResult.load(tmp_path / "1-scan"), InvertedTrigger.load(tmp_path / "2-inversion")
-    assert len(scan.class_names) == 36 and inverted.name == "purple triangle"
+    assert len(scan.class_names) == 36 and scan.class_names[inverted.label] == "purple triangle"
     critical, plan = CriticalNeurons.load(tmp_path / "3-localization"), TuningPlan.load(tmp_path / "4-tuning")
     assert plan.critical == critical and plan.target == inverted.label
     before, after = (Metrics.load(tmp_path / f"metrics-{when}") for when in ("before", "after"))
     assert before.clean_accuracy.value > 0.9 and after.attack_success_rate.count == before.attack_success_rate.count
-    original = CLIPModel.from_pretrained(victim_folder("poisoned"), dtype="auto")
+    original = CLIPModel.from_pretrained(demo_victim("poisoned"), dtype="auto")
     saved = CLIPModel.from_pretrained(tmp_path / "5-model", dtype="auto")
     assert saved.dtype == original.dtype
     assert state_digest(saved, saved.dtype) != state_digest(original, original.dtype)

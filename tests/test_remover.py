@@ -7,18 +7,19 @@ import pytest
 import torch
 from PIL import Image
 from tiny import CLASS_NAMES
-from tiny_plan import TARGET, pictures, removal_config, scan_config, tiny_plan
+from tiny_plan import TARGET, pictures, removal_config, tiny_plan
 from transformers import CLIPModel, CLIPProcessor, pipeline
 
 from hf_invertune.data.pixels import PixelDataset
 from hf_invertune.errors import InputError
-from hf_invertune.models.evaluation import Metrics, Rate
-from hf_invertune.models.loading import load_clip, state_digest
+from hf_invertune.models.evaluation import Measurement, Metrics, Rate
+from hf_invertune.models.loading import load_model, state_digest
 from hf_invertune.remover import BackdoorRemover
-from hf_invertune.report.audit import missed_bars
-from hf_invertune.report.report import AuditReport, Measurement
-from hf_invertune.stages.identification import TargetIdentifier, Verdict
+from hf_invertune.report.report import AuditReport
+from hf_invertune.stages.configs import AuditConfig, RemovalConfig
+from hf_invertune.stages.identification import ScanResult, TargetIdentifier
 from hf_invertune.stages.plan import TuningPlan
+from hf_invertune.stages.verdict import Verdict, missed_bars
 from hf_invertune.triggers import AdditiveTrigger, PatchTrigger
 from hf_invertune.tuning.trainer import InverTuneTrainer
 
@@ -81,7 +82,7 @@ def test_model_without_a_backdoor_is_left_alone(remover, verdict, monkeypatch, t
     result = remover.remove(pictures(32), output_dir=tmp_path, config=removal_config(verdict))
     assert (result.verdict, result.outcome) == (Verdict(verdict), "unchanged")
     assert result.report.reasons == [f"The scan's verdict is {verdict}, and no `target` was named."]
-    assert result.report.model.sha256_before == result.report.model.sha256_after
+    assert result.report.model.sha256 == result.report.sha256_after
     assert (result.target is None) == (verdict == "clean")
     assert type(result.model) is CLIPModel and result.model is remover.model
     assert_same_weights(result.model, original)
@@ -93,7 +94,7 @@ def test_backdoored_model_is_cleaned(removal):
     assert (result.verdict, result.outcome) == (Verdict.BACKDOORED, report.outcome)
     assert report.outcome in ("cleaned", "not cleaned") and (report.outcome == "cleaned") == (not report.reasons)
     assert (result.target, result.target_name) == (report.scan.target, CLASS_NAMES[report.scan.target])
-    assert type(result.model) is CLIPModel and result.model is remover.model is remover.encoder.model
+    assert type(result.model) is CLIPModel and result.model is remover.model is remover.source.encoder.model
     assert not result.model.training and all(p.requires_grad for p in result.model.parameters())
     changed = {
         name
@@ -114,16 +115,17 @@ def test_report_of_a_removal(removal):
     remover, original, result = removal
     report = result.report
     assert report.model.dtype == "float16"
-    assert report.model.sha256_before == state_digest(original, torch.float16)
-    assert report.model.sha256_after == state_digest(remover.model, torch.float16) != report.model.sha256_before
-    assert (report.data.images, report.data.held_out, report.data.labelled) == (24, 8, True)
-    assert report.verification.seed == report.scan.seed + 1
-    assert report.verification.images == report.scan.images == 24
-    assert [entry["step"] for entry in report.training if "loss" in entry or "train_loss" in entry] == [2]
-    assert set(report.seconds) == {"scan", "inversion and localization", "tuning", "verification"}
-    assert report.trigger is report.inverted[0].trigger and report.critical.neurons
-    assert report.settings["max_steps"] == 2 and len(report.settings["templates"]) > 1
-    assert len(report.examples.clean_after) == len(report.examples.triggered_before) == len(report.examples.clean)
+    assert report.model.sha256 == state_digest(original, torch.float16)
+    assert report.sha256_after == state_digest(remover.model, torch.float16) != report.model.sha256
+    assert (report.data.held_out, report.data.labelled) == (8, True)
+    assert report.second_scan.seed != report.scan.seed
+    assert report.second_scan.images == report.scan.images == 24
+    assert [entry["step"] for entry in report.removal.training if "loss" in entry or "train_loss" in entry] == [2]
+    assert set(report.seconds) == {"inversion and localization", "tuning", "proof"}
+    assert report.trigger_sha256 == report.inverted[0].trigger.digest() and report.removal.critical.neurons
+    assert report.config.tuning.max_steps == 2 and len(report.scan.templates) > 1
+    examples = report.removal.examples
+    assert len(examples.clean_after) == len(examples.triggered_before) == len(examples.clean)
     assert result.metrics[0].trigger == "given by the caller"
     assert {measurement.trigger for measurement in result.metrics[1:]} <= {"inverted, masked", "inverted, additive"}
 
@@ -132,16 +134,13 @@ def test_measurements_are_of_the_held_out_images(removal):
     """Measured again by hand on the original and on the model that came back."""
     remover, original, result = removal
     held_out, _ = pictures(32).split(0.25, seed=0)
-    assert result.report.data.held_out_sha256 == held_out.digest()
+    assert result.report.removal.held_out_sha256 == held_out.digest()
     given = result.metrics[0]
     assert given.trigger_sha256 == tiny_plan().inverted[0].trigger.digest()
     again = remover.evaluate(held_out, trigger=tiny_plan().inverted[0].trigger, target=result.target)
     assert again == given.after
-    remover.encoder.model = original
-    try:
-        again = remover.evaluate(held_out, trigger=tiny_plan().inverted[0].trigger, target=result.target)
-    finally:
-        remover.encoder.model = remover.model
+    before = BackdoorRemover(remover.source.holding(original))
+    again = before.evaluate(held_out, trigger=tiny_plan().inverted[0].trigger, target=result.target)
     assert again == given.before
     assert given.before.clean_accuracy.count == 8
 
@@ -180,7 +179,7 @@ def measured(after, before=None):
         rates["target_rate"] = floor
         return Metrics(**{k: None if value is None else Rate(round(100 * value), 100) for k, value in rates.items()})
 
-    return Measurement("patch", metrics(**(before or {"accuracy": 0.9})), metrics(**after))
+    return Measurement("patch", metrics(**(before or {"accuracy": 0.9})), metrics(**after), "0" * 64)
 
 
 @pytest.mark.parametrize(
@@ -194,20 +193,14 @@ def measured(after, before=None):
         ({"agreement": 0.81}, []),
     ],
 )
-def test_missed_bars(removal, after, expected):
-    report = copy.copy(removal[2].report)
-    report.measurements, report.verification = [measured(after)] * 2, None
-    assert missed_bars(report, removal_config()) == expected
+def test_missed_bars(after, expected):
+    assert missed_bars([measured(after)] * 2, Verdict.CLEAN, None, AuditConfig()) == expected
 
 
-def test_second_scan_is_a_bar(removal):
-    report = copy.copy(removal[2].report)
-    report.measurements = []
-    report.verification = copy.copy(report.verification)
-    report.verification.verdict, report.verification.target = Verdict.BACKDOORED, 1
-    assert missed_bars(report, removal_config()) == ["A second scan still finds a backdoor, towards 'blue square'."]
-    report.verification.verdict = Verdict.INCONCLUSIVE
-    assert missed_bars(report, removal_config()) == []
+def test_second_scan_is_a_bar():
+    found = missed_bars([], Verdict.BACKDOORED, "blue square", AuditConfig())
+    assert found == ["A second scan still finds a backdoor, towards 'blue square'."]
+    assert missed_bars([], Verdict.INCONCLUSIVE, "blue square", AuditConfig()) == []
 
 
 # Saving
@@ -218,7 +211,7 @@ def test_saved_model_is_a_plain_clip(removal, half_folder, tmp_path):
     remover.save_pretrained(tmp_path / "saved")
     saved = CLIPModel.from_pretrained(tmp_path / "saved", dtype="auto")
     assert saved.dtype == torch.float16
-    assert state_digest(saved, torch.float16) == result.report.model.sha256_after
+    assert state_digest(saved, torch.float16) == result.report.sha256_after
     assert {path.name for path in (tmp_path / "saved").iterdir()} == {path.name for path in half_folder.iterdir()}
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (half_folder, tmp_path / "saved"))
     assert after == before
@@ -234,7 +227,7 @@ def test_saved_model_reads_pictures_like_the_one_in_memory(removal, tmp_path):
     processor = CLIPProcessor.from_pretrained(tmp_path / "saved")
     inputs = processor(images=images, text=["a"], return_tensors="pt")
     with torch.no_grad():
-        wanted = remover.encoder.embed_images(pixels.float() / 255)
+        wanted = remover.source.encoder.embed_images(pixels.float() / 255)
         torch.testing.assert_close(model(**inputs).image_embeds, wanted, atol=1e-5, rtol=0)
 
 
@@ -300,7 +293,7 @@ def test_interrupted_removal_goes_on(tiny_folder, tmp_path, monkeypatch, where):
         remover.remove(pictures(32), output_dir=tmp_path, config=removal_config())
 
     # the model is the one that came, so that the same object can go on
-    assert type(remover.model) is CLIPModel and remover.model is remover.encoder.model
+    assert type(remover.model) is CLIPModel and remover.model is remover.source.encoder.model
     assert_same_weights(remover.model, original.state_dict())
     assert remover.model.config.to_dict() == original.config.to_dict()
     assert all(parameter.requires_grad for parameter in remover.model.parameters())
@@ -310,7 +303,7 @@ def test_interrupted_removal_goes_on(tiny_folder, tmp_path, monkeypatch, where):
         if where == "tuning":
             patch.setattr("hf_invertune.remover.make_plan", never)
         parts = remover.remove(pictures(32), output_dir=tmp_path, resume=True, config=removal_config())
-    assert len(scans) == (2 if where == "scan" else 1)  # the last is the verification
+    assert len(scans) == (2 if where == "scan" else 1)  # the last is the second scan
     fresh = BackdoorRemover.from_pretrained(tiny_folder, device="cpu")
     resume_equals(fresh.remove(pictures(32), config=removal_config()), parts)
 
@@ -318,7 +311,7 @@ def test_interrupted_removal_goes_on(tiny_folder, tmp_path, monkeypatch, where):
 @pytest.mark.no_cover
 def test_tuning_goes_on_from_its_checkpoint(remover, tmp_path, monkeypatch):
     """And the report knows the triggers that were found before the interruption."""
-    config = removal_config(max_steps=101, learning_rate=1e-5)
+    config = removal_config(tuning={"max_steps": 101, "learning_rate": 1e-5})
     reached = []
 
     def stop(callback, args, state, control, **kwargs):
@@ -346,7 +339,7 @@ def test_tuning_goes_on_from_its_checkpoint(remover, tmp_path, monkeypatch):
     [
         ({"images": pictures(32, seed=9)}, "images"),
         ({"class_names": CLASS_NAMES[::-1]}, "images|class_names"),
-        ({"config": removal_config(max_steps=3)}, "config"),
+        ({"config": removal_config(tuning={"max_steps": 3})}, "config"),
         ({"target": 1}, "target"),
         ({"templates": ["a {}"]}, "templates"),
     ],
@@ -392,7 +385,7 @@ def test_checkpoints_of_another_tool_are_spared(remover, tmp_path, resume):
 
 def test_failed_tuning_gives_the_model_back(remover, monkeypatch):
     original = copy.deepcopy(remover.model.state_dict())
-    monkeypatch.setattr("hf_invertune.tuning.trainer.alignment", lambda *_: torch.tensor(math.nan))
+    monkeypatch.setattr("hf_invertune.tuning.losses.alignment", lambda *_: torch.tensor(math.nan))
     with pytest.raises(FloatingPointError):
         remover.remove(pictures(32), config=removal_config())
     assert type(remover.model) is CLIPModel
@@ -433,36 +426,21 @@ def test_wrong_input(remover, monkeypatch, tmp_path, images, settings, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"held_out": 0}, "`held_out`: got 0"),
-        ({"held_out": 1}, "`held_out`: got 1"),
-        ({"max_steps": 0}, "`max_steps` and `learning_rate` must be positive"),
-        ({"learning_rate": -1.0}, "`max_steps` and `learning_rate` must be positive"),
-    ],
-)
-def test_wrong_settings(settings, message):
-    with pytest.raises(InputError, match=message):
-        removal_config(**settings)
-
-
 # The other verbs
 
 
-def test_audit_is_the_scan_in_a_report(remover, tmp_path):
-    report = remover.audit(pictures(16), config=scan_config())
-    assert (report.outcome, report.verdict) == ("scanned", Verdict.BACKDOORED)
-    assert (report.data.images, report.data.held_out) == (16, 0)
-    assert report.model.sha256_before == state_digest(remover.model, torch.float32)
-    report.save(tmp_path)
-    assert AuditReport.load(tmp_path).scan.target == report.target
+def test_scan_leaves_the_held_out_images_alone(remover, tmp_path):
+    scan = remover.scan(pictures(16), config=removal_config())
+    assert (scan.images, scan.inputs.data.held_out, scan.verdict) == (12, 4, Verdict.BACKDOORED)
+    assert scan.inputs.model.sha256 == state_digest(remover.model, torch.float32)
+    AuditReport("scanned", scan).save(tmp_path)
+    assert AuditReport.load(tmp_path).target == scan.target
 
 
 @pytest.mark.parametrize("given", ["scan", "target"])
 def test_invert_starts_from_a_scan_or_a_target(remover, monkeypatch, given):
     data, config = pictures(16), removal_config()
-    start = {"scan": remover.scan(data, config=config.scan)} if given == "scan" else {"target": "blue square"}
+    start = {"scan": remover.scan(data, config=config)} if given == "scan" else {"target": "blue square"}
     monkeypatch.setattr(TargetIdentifier, "identify", never)
     plan = remover.invert(data, config=config, **start)
     assert plan.target == (start["scan"].target if given == "scan" else 1)
@@ -473,6 +451,89 @@ def test_invert_scans_by_itself(remover, monkeypatch):
     scans = counted(monkeypatch, TargetIdentifier, "identify")
     remover.invert(pictures(16), config=removal_config())
     assert len(scans) == 1
+
+
+@pytest.mark.parametrize("kept", ["memory", "scan folder", "report"])
+def test_remove_goes_on_from_a_scan_and_a_plan(tiny_folder, tmp_path, monkeypatch, kept):
+    """From memory or from disk, with nothing done twice, and it ends as a removal in one go does."""
+    remover = BackdoorRemover.from_pretrained(tiny_folder, device="cpu")
+    scan = remover.scan(pictures(32), config=removal_config())
+    plan = remover.invert(pictures(32), scan=scan, config=removal_config())
+    given = {"scan": scan, "plan": plan}
+    if kept != "memory":
+        plan.save(tmp_path / "plan")
+        (AuditReport("scanned", scan) if kept == "report" else scan).save(tmp_path / "scan")
+        given = {"scan": str(tmp_path / "scan"), "plan": tmp_path / "plan"}
+    scans = counted(monkeypatch, TargetIdentifier, "identify")
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_invertune.remover.make_plan", never)
+        parts = remover.remove(pictures(32), config=removal_config(), **given)
+    assert len(scans) == 1  # the second scan
+    fresh = BackdoorRemover.from_pretrained(tiny_folder, device="cpu")
+    resume_equals(fresh.remove(pictures(32), config=removal_config()), parts)
+
+
+OTHER_INPUTS = [
+    ({"images": pictures(32, seed=9)}, "made with other images"),
+    ({"config": removal_config(audit={"held_out": 0.5})}, "made with other images"),
+    ({"class_names": ("blue square", "red circle", "green ring", "white cross")}, "other images|other class names"),
+    ({"model": "half"}, "made with another model"),
+]
+
+
+@pytest.mark.parametrize(
+    ("verb", "change", "message"),
+    [
+        *[(verb, change, message) for verb in ("scan", "plan") for change, message in OTHER_INPUTS],
+        ("scan", {"templates": ["a {}"]}, "templates"),
+        ("scan", {"config": removal_config(seed=1)}, "seed"),
+    ],
+)
+def test_results_of_other_inputs_are_refused(remover, half_folder, monkeypatch, verb, change, message):
+    result = remover.scan(pictures(32), config=removal_config())
+    if verb == "plan":
+        result = remover.invert(pictures(32), scan=result, config=removal_config())
+    monkeypatch.setattr(TargetIdentifier, "identify", never)
+    other = BackdoorRemover.from_pretrained(half_folder, device="cpu") if change.get("model") else remover
+    given = {"images": pictures(32), "config": removal_config(), **change}
+    given.pop("model", None)
+    if "class_names" in change:  # the same pictures under other names
+        given["images"] = PixelDataset(pictures(32).pixels)
+    with pytest.raises(InputError, match=rf"`{verb}`: .*({message})"):
+        other.remove(**given, **{verb: result})
+
+
+def test_what_is_no_result_is_refused(remover, tmp_path):
+    for verb, wrong in (("scan", 3), ("plan", {}), ("scan", tmp_path), ("plan", str(tmp_path))):
+        with pytest.raises(InputError, match=rf"`{verb}`: "):
+            remover.remove(pictures(32), config=removal_config(), **{verb: wrong})
+    bare = TargetIdentifier(remover._task(pictures(32), None, ("a {}",), removal_config(), 8).classifier)
+    scan = ScanResult(Verdict.CLEAN, None, list(CLASS_NAMES), ["a {}"], bare.config, 0, [], [], [], 1, 0.0)
+    with pytest.raises(InputError, match="`scan`: it does not tell its model and images"):
+        remover.remove(pictures(32), config=removal_config(), scan=scan)
+
+
+def test_a_plan_and_another_target_are_refused(remover):
+    plan = remover.invert(pictures(32), target=1, config=removal_config())
+    with pytest.raises(InputError, match="`target`: got 2, and the plan leads to label 1"):
+        remover.remove(pictures(32), plan=plan, target=2, config=removal_config())
+
+
+def test_one_seed_reaches_every_stage(remover, monkeypatch):
+    seeds = {}
+    for stage, where in {"split": "data.pixels.draw", "kmeans": "stages.localization.critical_neurons"}.items():
+        module, name = f"hf_invertune.{where}".rsplit(".", 1)
+        function = getattr(__import__(module, fromlist=[name]), name)
+
+        def watched(*given, stage=stage, function=function):
+            seeds[stage] = given[-1]
+            return function(*given)
+
+        monkeypatch.setattr(f"hf_invertune.{where}", watched)
+    result = remover.remove(pictures(32), config=removal_config(seed=7))
+    assert result.report.scan.seed == result.report.config.seed == 7
+    assert seeds == {"split": 7, "kmeans": 7}
+    assert RemovalConfig(seed=7).seed == 7
 
 
 def test_evaluate(remover):
@@ -490,5 +551,5 @@ def test_evaluate_refuses_a_trigger_of_another_size_first(remover, monkeypatch):
 
 def test_model_from_a_folder(tiny_folder):
     remover = BackdoorRemover.from_pretrained(tiny_folder, device="cpu")
-    assert_same_weights(remover.model, load_clip(tiny_folder, device="cpu").model.state_dict())
+    assert_same_weights(remover.model, load_model(tiny_folder, device="cpu").model.state_dict())
     assert (remover.source.name, remover.source.revision) == ("tiny", None)

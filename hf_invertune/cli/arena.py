@@ -12,35 +12,33 @@ from ..errors import InputError, nearest
 from ..utils.files import write_bytes
 from ..utils.output_folder import claim
 from .console import make_table, print_result, quietly
-
-
-def _option(help: str, *names: str, **settings: Any) -> Any:
-    return typer.Option(*names, help=help, show_default=False, **settings)
-
-
-AsJson = Annotated[bool, _option("Print one JSON object instead of tables.", "--json")]
-Verbose = Annotated[bool, _option("Let the libraries talk, on stderr.", "--verbose", "-v")]
+from .options import AsJson, Verbose, Workers, option
 
 
 def arena(
     zoo: Annotated[Path, typer.Argument(metavar="ZOO", help="A folder that `hf-invertune zoo` made.")],
-    output: Annotated[Path, _option("A .jsonl file; what is in it is not done again.")],
-    defences: Annotated[str | None, _option("'a,b'; all when not given.")] = None,
+    output: Annotated[Path, option("A .jsonl file; what is in it is not done again.")],
+    defences: Annotated[str | None, option("'a,b'; all when not given.")] = None,
     victims: Annotated[
-        str | None, _option("Names of folders in the zoo, 'a,b'; all that are not for validation.")
+        str | None, option("Names of folders in the zoo, 'a,b'; all that are not for validation.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="'0,1,2': seeds of the cleaning pictures and of the defences.")] = "0",
     learning_rates: Annotated[
         Path | None,
-        _option("A .json file whose `learning_rates` has one for each defence.", exists=True, dir_okay=False),
+        option(
+            "A .json file whose `learning_rates` has one for each defence; else they are searched on the zoo's "
+            "validation victims, and kept in its folder.",
+            exists=True,
+            dir_okay=False,
+        ),
     ] = None,
     images: Annotated[int, typer.Option(help="Cleaning pictures of a run.")] = 500,
     test_images: Annotated[int, typer.Option(help="Pictures that everything is measured on.")] = 2_000,
     rebound: Annotated[
-        bool, _option("Also follow each defended model along 300 steps of benign fine-tuning.", "--rebound")
+        bool, option("Also follow each defended model along 300 steps of benign fine-tuning.", "--rebound")
     ] = False,
-    retry_failed: Annotated[bool, _option("Do runs that failed once more.", "--retry-failed")] = False,
-    workers: Annotated[int, typer.Option(help="Processes side by side, one thread each.")] = 1,
+    retry_failed: Annotated[bool, option("Do runs that failed once more.", "--retry-failed")] = False,
+    workers: Workers = 1,
     share: Annotated[str, typer.Option(help="'i/n': the i-th of n parts of the work.")] = "1/1",
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -51,33 +49,34 @@ def arena(
         raise InputError(f"`share`: got {share!r}; pass i/n, such as 1/2.")
     chosen_seeds = _seeds(seeds)
     with quietly(verbose):
+        from ..lab.arena.benchmark import benchmark
         from ..lab.arena.defences import DEFENCES
         from ..lab.arena.rebound import ReboundConfig
-        from ..lab.arena.run import Settings, run_arena
+        from ..lab.arena.run import ArenaSettings
         from ..lab.zoo.build import Zoo
 
         names = list(DEFENCES) if defences is None else _names(defences.split(","), "defences", list(DEFENCES))
         there = Zoo.open(zoo)
         revisions = {name: defence.revision for name, defence in DEFENCES.items()}
         rates = {} if learning_rates is None else _learning_rates(learning_rates, there.world.name, revisions)
-        settings = Settings(images, test_images, ReboundConfig() if rebound else None, retry_failed)
-        rows = run_arena(
+        settings = ArenaSettings(images, test_images, ReboundConfig() if rebound else None, retry_failed)
+        rows = benchmark(
+            {name: DEFENCES[name] for name in names},
             there,
             output,
-            {name: DEFENCES[name] for name in names},
-            chosen_seeds,
+            seeds=chosen_seeds,
             victims=None if victims is None else [name.strip() for name in victims.split(",")],
             learning_rates={name: rate for name, rate in rates.items() if name in names},
             settings=settings,
             share=(int(part[1]), int(part[2])),
             workers=workers,
-        )
+        ).rows
     _show(rows, as_json, {"runs": len(rows), "output": str(output)}, f"runs: {output}")
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUNS", help="Files that `hf-invertune arena` wrote.")],
-    output_dir: Annotated[Path | None, _option("Folder for table.md, runs.csv and the pictures.")] = None,
+    output_dir: Annotated[Path | None, option("Folder for table.md, runs.csv and the pictures.")] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:

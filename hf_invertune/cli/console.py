@@ -21,23 +21,12 @@ if TYPE_CHECKING:
     from ..models.evaluation import Metrics, Rate
 
 
-MEASURES = {
-    "clean_accuracy": "clean accuracy (CA)",
-    "agreement": "agreement with the model as it came",
-    "attack_success_rate": "attack success rate (ASR)",
-    "attack_success_rate_all": "ASR, the target's own images included",
-    "target_rate": "read as the target without a trigger",
-    "poisoned_accuracy": "poisoned accuracy (PA)",
-}
-
-
 @contextmanager
 def quietly(verbose: bool) -> Iterator[None]:
-    """Keep stdout for the result: what a library prints goes to stderr, and unless `verbose` only its errors do."""
+    """Keep stdout for the result: our summary lines go to stderr, and unless `verbose` only the errors of libraries do."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    if verbose:
-        logging.getLogger("hf_invertune").setLevel(logging.INFO)
-    else:
+    logging.getLogger("hf_invertune").setLevel(logging.INFO)
+    if not verbose:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with redirect_stdout(sys.stderr):
         yield
@@ -54,8 +43,10 @@ def as_numbers(metrics: "Metrics") -> dict[str, Any]:
     }
 
 
-def metrics_table(title: str, **columns: "Metrics | None") -> Table:
-    rows = [[name, *(_share(getattr(m, key, None)) for m in columns.values())] for key, name in MEASURES.items()]
+def metrics_table(title: str, **columns: "Metrics") -> Table:
+    from ..models.evaluation import METRICS
+
+    rows = [[name, *(_share(getattr(m, key)) for m in columns.values())] for key, (name, _) in METRICS.items()]
     return make_table(f"{title} (95 % intervals in brackets)", ["", *columns], [row for row in rows if any(row[1:])])
 
 

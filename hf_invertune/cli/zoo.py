@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .console import make_table, print_result, quietly
+from .options import AsJson, Verbose, Workers, option
 
 
 if TYPE_CHECKING:
@@ -15,19 +16,15 @@ if TYPE_CHECKING:
 COLUMNS = ["victim", "role", "target", "rate", "CA", "ASR", "floor", "took"]
 
 
-def _option(help: str, *names: str, **settings: Any) -> Any:
-    return typer.Option(*names, help=help, show_default=False, **settings)
-
-
 def zoo(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, see docs/zoo.md.")],
-    output_dir: Annotated[Path, _option("Folder of the victims; a second call goes on where the first stopped.")],
-    workers: Annotated[int, typer.Option(help="Processes side by side, one thread each.")] = 1,
-    only: Annotated[str | None, _option("Names of attacks, with commas between them, or clean.")] = None,
-    train: Annotated[str | None, _option("The training pictures, in place of those the recipe names.")] = None,
-    test: Annotated[str | None, _option("The test pictures, likewise.")] = None,
-    as_json: Annotated[bool, _option("Print one JSON object instead of a table.", "--json")] = False,
-    verbose: Annotated[bool, _option("Let the libraries talk, on stderr.", "--verbose", "-v")] = False,
+    output_dir: Annotated[Path, option("Folder of the victims; a second call goes on where the first stopped.")],
+    workers: Workers = 1,
+    only: Annotated[str | None, option("Names of attacks, with commas between them, or clean.")] = None,
+    train: Annotated[str | None, option("The training pictures, in place of those the recipe names.")] = None,
+    test: Annotated[str | None, option("The test pictures, likewise.")] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Make victims by a recipe: pre-train clean models, attack each, measure."""
     with quietly(verbose):

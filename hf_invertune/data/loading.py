@@ -6,7 +6,6 @@ digests agree only between machines that both have it or both lack it.
 """
 
 import logging
-import os
 import struct
 import warnings
 from collections.abc import Sequence
@@ -19,11 +18,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from tqdm.auto import tqdm
-from transformers import CLIPProcessor
+from transformers import ProcessorMixin
 
 from ..errors import InputError
 from ..utils.hub_errors import hub_errors
+from ..utils.progress import progress
 from .pixels import PixelDataset, as_uint8, draw
 from .prompts import check_class_names
 from .sources import open_source
@@ -46,7 +45,7 @@ ImageSource: TypeAlias = str | Path | datasets.Dataset | Sequence[Image.Image] |
 
 def load_images(
     source: ImageSource,
-    processor: CLIPProcessor,
+    processor: ProcessorMixin,
     *,
     class_names: Sequence[str] | None = None,
     split: str = "train",
@@ -64,7 +63,7 @@ def load_images(
         source: a folder of pictures, flat or with one sub-folder a class; a .parquet file; the id of a dataset on the
             Hub; a [`~datasets.Dataset`]; a list of PIL images; a float tensor, N x 3 x H x W in [0, 1]; or a
             [`PixelDataset`], which is checked and, when nothing is to change, returned as it is.
-        processor ([`~transformers.CLIPProcessor`]): its resize and crop are applied, its normalisation is not.
+        processor ([`~transformers.ProcessorMixin`]): its resize and crop are applied, its normalisation is not.
         class_names (`Sequence[str]`, *optional*): what the labels shall index. Labels with names of their own are
             matched by name, others are taken for indices into it.
         split (`str`): the split of a Hub dataset.
@@ -237,13 +236,12 @@ def _images(source: Any) -> list[Image.Image]:
 
 
 def _read(
-    pictures: Any, indices: Tensor, pixels: np.ndarray, processor: CLIPProcessor, tokens: dict[str, str | bool | None]
+    pictures: Any, indices: Tensor, pixels: np.ndarray, processor: ProcessorMixin, tokens: dict[str, str | bool | None]
 ) -> tuple[np.ndarray, list[int], list[str]]:
     """Fill `pixels` with the first `pictures` at `indices` that can be read; also which they are and which cannot."""
     kept: list[int] = []
     skipped: list[str] = []
-    quiet = os.environ.get("TQDM_DISABLE", "") not in ("", "0") or None
-    with warnings.catch_warnings(), tqdm(total=len(pixels), desc="Reading pictures", disable=quiet) as bar:
+    with warnings.catch_warnings(), progress(None, "Reading pictures", total=len(pixels)) as bar:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         for index in indices.tolist():
             if len(kept) == len(pixels):
@@ -287,7 +285,7 @@ def rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def resize(picture: Image.Image, processor: CLIPProcessor) -> np.ndarray:
+def resize(picture: Image.Image, processor: ProcessorMixin) -> np.ndarray:
     """3 x H x W, uint8, after the processor's resize and crop."""
     output = processor.image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="np")
     return np.rint(output["pixel_values"][0]).clip(0, 255).astype(np.uint8)

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined, TemplateError
 
+from ..data.prompts import TEMPLATES
 from ..errors import InputError
-from ..models.evaluation import Metrics, Rate
+from ..models.evaluation import METRICS, WITHOUT_TRIGGER, Measurement, Metrics, Rate
 from ..report import plots
-from ..report.report import AuditReport, Measurement
-from ..triggers import AdditiveTrigger
+from ..report.html import flat
+from ..report.report import AuditReport
+from ..stages.configs import RemovalConfig
+from ..stages.verdict import Verdict
 
 
 TASK = "zero-shot-image-classification"
@@ -76,11 +80,9 @@ def make_card(
 
 def make_charts(report: AuditReport) -> dict[str, plots.Chart]:
     """The card's pictures by file name: the rates before and after, and how far ahead the suspect is."""
-    scan = report.scan
-    evidence = max(scan.evidence, key=lambda family: family.lead)
-    again = {family.family: family for family in report.verification.evidence} if report.verification else {}
-    charts = {"scores": plots.family_scores(scan, evidence, again.get(evidence.family))}
-    if any(measurement.after for measurement in report.measurements):
+    evidence = max(report.scan.evidence, key=lambda family: family.lead)
+    charts = {"scores": plots.family_scores(report.scan, evidence, report.second_scan)}
+    if report.measurements:
         charts = {"before_after": plots.rates(report.measurements), **charts}
     return charts
 
@@ -91,8 +93,8 @@ def plain(text: object) -> str:
 
 
 def reproduction(report: AuditReport) -> str | None:
-    """The command that makes the model again, or `None` when the pictures were not read from a named place."""
-    if report.data.source == "pictures in memory":
+    """The command that makes the model again; none for what only Python can pass, or a card cannot show on one line."""
+    if report.data.source == "pictures in memory" or report.scan.templates != list(TEMPLATES):
         return None
     words = ["hf-invertune", "remove", report.model.name]
     if report.model.revision:
@@ -112,10 +114,30 @@ def reproduction(report: AuditReport) -> str | None:
         words += ["--class-names", ",".join(names)]
     elif not report.data.labelled:
         words += ["--class-names", "class_names.txt"]
-    words += ["--seed", str(report.settings["seed"])]
-    if report.measurements and report.target_name is not None and report.target != report.scan.target:
+    chosen = report.verdict is not Verdict.BACKDOORED or report.target != report.scan.target
+    if report.removal is not None and report.target_name is not None and chosen:
         words += ["--target", report.target_name]
-    return shlex.join([*words, "--max-steps", str(report.settings["max_steps"]), "--output-dir", "out"])
+    for key, value in changes(report.config.plain(), RemovalConfig().plain()):
+        words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]
+    command = shlex.join([*words, "--output-dir", "out"])
+    return command if command.isprintable() and "`" not in command else None  # else it would leave its block
+
+
+def changes(value: Any, standard: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings that differ from the standard ones, each as its dotted key and its value."""
+    parts, others = _parts(value), _parts(standard)
+    if parts and list(parts) == list(others):
+        for name, item in parts.items():
+            yield from changes(item, others[name], f"{key}.{name}".lstrip("."))
+    elif value != standard:
+        yield key, value
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """What nested settings are made of, families of triggers by their kind; nothing when they are one value."""
+    if isinstance(value, list):
+        return {item["kind"]: item for item in value if isinstance(item, dict)}
+    return value if isinstance(value, dict) else {}
 
 
 def _results(report: AuditReport) -> list[EvalResult] | None:
@@ -140,21 +162,17 @@ def _results(report: AuditReport) -> list[EvalResult] | None:
     return results or None
 
 
-def _figures(measurement: Measurement, metrics: Metrics | None, first: bool) -> list[tuple[str, str, str]]:
-    if metrics is None:
-        return []
-    figures = [
-        ("attack_success_rate", "attack_success_rate", f"Attack success rate (ASR), trigger {measurement.trigger}")
-    ]
-    if first:
-        figures.insert(0, ("agreement", "agreement", "Agreement with the original model"))
-        figures.insert(0, ("clean_accuracy", "accuracy", "Clean accuracy (CA)"))
+def _figures(measurement: Measurement, metrics: Metrics, first: bool) -> list[tuple[str, str, str]]:
+    kinds = {"clean_accuracy": "accuracy", "agreement": "agreement"} if first else {}
+    figures = [(key, kind, METRICS[key][0]) for key, kind in kinds.items()]
+    success = "attack_success_rate"
+    figures.append((success, success, f"{METRICS[success][0]}, trigger {measurement.trigger}"))
     return [figure for figure in figures if (rate := getattr(metrics, figure[0])) is not None and rate.count]
 
 
 def _variables(report: AuditReport, repo_id: str, adapter: bool) -> dict[str, Any]:
     """What the template may use; its head lists the names."""
-    critical = report.critical
+    critical = None if report.removal is None else report.removal.critical
     return {
         "repo_id": repo_id,
         "model_name": repo_id.split("/")[-1],
@@ -169,59 +187,34 @@ def _variables(report: AuditReport, repo_id: str, adapter: bool) -> dict[str, An
         "scan_target": report.scan.target_name,
         "class_names": report.scan.class_names,
         "leads": [(e.family, report.scan.class_names[e.label], e.lead) for e in report.scan.evidence],
-        "second_verdict": report.verification.verdict.value if report.verification else None,
-        "trigger_summary": _summary(report),
+        "second_verdict": report.second_scan.verdict.value if report.second_scan else None,
+        "trigger_summary": report.inverted[0].describe() if report.inverted else None,
+        "families": [evidence.family for evidence in report.scan.evidence],
         "trigger_withheld": report.trigger_withheld,
         "critical_layers": critical.layers if critical else [],
         "critical_neurons": sum(len(neurons) for neurons in critical.neurons.values()) if critical else 0,
-        "clean_data": {"source": report.data.source, "images": report.data.images, "held_out": report.data.held_out},
+        "clean_data": {"source": report.data.source, "images": report.scan.images, "held_out": report.data.held_out},
         "metrics": _rows(report),
-        "settings": _flat(report.settings),
+        "settings": dict(flat(report.config.plain())),
         "versions": {"python": report.python, **report.versions},
         "command": reproduction(report),
     }
 
 
-def _summary(report: AuditReport) -> str | None:
-    if not report.inverted:
-        return None
-    strongest = report.inverted[0]
-    if isinstance(strongest.trigger, AdditiveTrigger):
-        return f"a faint pattern over the whole image, at most {255 * strongest.trigger.epsilon:.0f} of 255 a pixel"
-    return f"a pattern that covers {strongest.coverage:.1%} of the image"
-
-
 def _rows(report: AuditReport) -> list[dict[str, Any]]:
-    names = {
-        "clean_accuracy": "Clean accuracy (CA)",
-        "agreement": "Agreement with the original model",
-        "attack_success_rate": "Attack success rate (ASR), trigger {}",
-        "target_rate": "The floor of the ASR: read as the target without a trigger",
-        "poisoned_accuracy": "Right label in spite of the trigger (PA), trigger {}",
-    }
     rows = []
     for place, measurement in enumerate(report.measurements):
-        for key, name in names.items():
+        for key in [key for key in METRICS if key != "attack_success_rate_all"]:
             sides = {side: _side(getattr(measurement, side), key) for side in ("before", "after")}
-            if any(sides.values()) and (place == 0 or "{}" in name):
-                rows.append({"name": name.format(measurement.trigger), **sides})
+            own = key not in WITHOUT_TRIGGER
+            if any(sides.values()) and (place == 0 or own):
+                rows.append({"name": METRICS[key][0] + f", trigger {measurement.trigger}" * own, **sides})
     return rows
 
 
-def _side(metrics: Metrics | None, key: str) -> dict[str, float] | None:
-    rate: Rate | None = getattr(metrics, key, None)
+def _side(metrics: Metrics, key: str) -> dict[str, float] | None:
+    rate: Rate | None = getattr(metrics, key)
     if rate is None or not rate.count:
         return None
     low, high = rate.interval
     return {"value": rate.value, "hits": rate.hits, "count": rate.count, "low": low, "high": high}
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value if isinstance(value, str) else json.dumps(value)}
-        )
-    return flat

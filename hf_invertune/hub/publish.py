@@ -10,14 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
-import torch
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
-from transformers import CLIPModel
 
 from ..errors import HubError, InputError
-from ..models.loading import state_digest
+from ..models.loading import load_model
 from ..report.report import AuditReport
 from ..utils.files import write_bytes
 from ..utils.hub_errors import hub_errors
@@ -142,11 +140,10 @@ def _check(folder: Path, report: AuditReport, adapter: bool, force: bool) -> Non
                 "model, or load the base from the Hub."
             )
         return
-    model = CLIPModel.from_pretrained(folder, dtype="auto", use_safetensors=True)
-    found = state_digest(model, getattr(torch, report.model.dtype))
-    if found != report.model.sha256_after:
+    found = load_model(folder, device="cpu").digest()
+    if found != report.sha256_after:
         raise InputError(
-            f"`report`: it is on a model with the SHA-256 {report.model.sha256_after}, and that in {folder.name}/ has "
+            f"`report`: it is on a model with the SHA-256 {report.sha256_after}, and that in {folder.name}/ has "
             f"{found}; push them together as `remove` wrote them."
         )
 

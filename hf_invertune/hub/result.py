@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-import torch
 from huggingface_hub import CommitInfo
-from transformers import CLIPModel, CLIPProcessor
+from transformers import PreTrainedModel, ProcessorMixin
 
 from ..errors import InputError
 from ..models.adapter import Adapter
-from ..models.loading import save_clip
-from ..report.report import AuditReport, Measurement
-from ..stages.identification import Verdict
+from ..models.evaluation import Measurement
+from ..models.loading import LoadedModel
+from ..report.report import AuditReport
+from ..stages.verdict import Verdict
 from .publish import PushOptions, publish
 
 
@@ -22,22 +22,33 @@ class RemovalResult:
     """What a removal hands back.
 
     Attributes:
-        outcome (`str`): `"cleaned"`, `"not cleaned"` or `"unchanged"`.
-        model ([`~transformers.CLIPModel`]): a plain model, adapter merged; bit-identical to the original if unchanged.
-        processor ([`~transformers.CLIPProcessor`]): the model's own.
-        report ([`AuditReport`]): everything else.
+        report ([`AuditReport`]): what was found, what was done, and the proof.
+        cleaned ([`LoadedModel`]): a plain model, adapter merged; bit-identical to the original if unchanged.
         adapter ([`Adapter`], *optional*): what the tuning changed, apart from the model; `None` if unchanged.
     """
 
-    outcome: str
-    model: CLIPModel
-    processor: CLIPProcessor
     report: AuditReport
+    cleaned: LoadedModel
     adapter: Adapter | None = None
 
     @property
+    def outcome(self) -> str:
+        """`"cleaned"`, `"not cleaned"` or `"unchanged"`."""
+        return self.report.outcome
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model handed back."""
+        return self.cleaned.model
+
+    @property
+    def processor(self) -> ProcessorMixin:
+        """The model's own."""
+        return self.cleaned.processor
+
+    @property
     def verdict(self) -> Verdict:
-        """Verdict of the first scan."""
+        """Verdict of the scan."""
         return self.report.verdict
 
     @property
@@ -56,8 +67,8 @@ class RemovalResult:
         return self.report.measurements
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Save model and processor in the dtype that the weights came in; see [`save_clip`]."""
-        save_clip(self.model, self.processor, getattr(torch, self.report.model.dtype), folder)
+        """Save model and processor in the dtype that the weights came in; see [`LoadedModel.save_pretrained`]."""
+        self.cleaned.save_pretrained(folder)
 
     def save_adapter(self, folder: str | Path) -> None:
         """Save the adapter, with the processor, as `peft.PeftModel.from_pretrained` reads it.

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import CLIPModel, CLIPProcessor, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from ..data.pixels import PixelDataset, as_float
 from ..errors import InputError
+from ..tuning.callbacks import show_one_bar
 
 
 @dataclass(eq=False)
@@ -89,11 +90,11 @@ class ContrastiveCollator:
     """Makes the model's inputs of captioned pictures.
 
     Args:
-        processor ([`~transformers.CLIPProcessor`]): gives tokenizer, mean and standard deviation.
+        processor ([`~transformers.ProcessorMixin`]): gives tokenizer, mean and standard deviation.
         augment (`Callable`, *optional*): from pixels to pixels, B x 3 x H x W in [0, 1].
     """
 
-    def __init__(self, processor: CLIPProcessor, augment: Callable[[Tensor], Tensor] | None = None):
+    def __init__(self, processor: ProcessorMixin, augment: Callable[[Tensor], Tensor] | None = None):
         image_processor = processor.image_processor
         self.tokenizer, self.augment = processor.tokenizer, augment
         self.mean = torch.tensor(image_processor.image_mean).view(3, 1, 1)
@@ -163,8 +164,8 @@ class ContrastiveTrainer(Trainer):
 
 
 def train_contrastive(
-    model: CLIPModel,
-    processor: CLIPProcessor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     data: CaptionedPixels,
     *,
     output_dir: str | Path,
@@ -214,5 +215,7 @@ def train_contrastive(
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # the Trainer would cut each batch in parts that see only their own negatives
     batches = collator(processor, augment)
-    trainer(model, arguments, train_dataset=data, data_collator=batches, callbacks=list(callbacks)).train()
+    training = trainer(model, arguments, train_dataset=data, data_collator=batches, callbacks=list(callbacks))
+    show_one_bar(training, "Training on pictures and captions")
+    training.train()
     model.eval()

@@ -10,8 +10,8 @@ from typing import Any
 from ..data.pixels import PixelDataset, as_uint8
 from ..remover import BackdoorRemover
 from ..report.report import AuditReport
+from ..stages.configs import RemovalConfig
 from ..triggers import Trigger
-from ..tuning.arguments import RemovalConfig
 from .drawings import CLASS_NAMES, draw
 
 
@@ -47,7 +47,7 @@ class DemoResult:
     report: AuditReport
 
 
-def victim_folder(name: str) -> Path:
+def demo_victim(name: str) -> Path:
     """Folder of an embedded model, `"poisoned"` or `"clean"`, that `from_pretrained` loads."""
     with as_file(files("hf_invertune") / "lab" / "victims" / name) as folder:
         return folder
@@ -55,11 +55,11 @@ def victim_folder(name: str) -> Path:
 
 def victim_truth() -> tuple[dict[str, Any], Trigger]:
     """How the poisoned model was made, and the attack's own trigger."""
-    folder = victim_folder("")
+    folder = demo_victim("")
     return json.loads((folder / "truth.json").read_text()), Trigger.load(folder / "trigger.safetensors")
 
 
-def drawings(count: int, seed: int) -> PixelDataset:
+def demo_images(count: int = CLEAN_IMAGES, seed: int = CLEAN_SEED) -> PixelDataset:
     """`count` labelled drawings as a dataset."""
     drawn = draw(count, seed)
     pixels = as_uint8(drawn.pixels)
@@ -72,12 +72,12 @@ def run_demo(
     """Scan and clean an embedded model, then measure it with the attack's own trigger."""
     begin = time.perf_counter()
     truth, trigger = victim_truth()
-    remover = BackdoorRemover.from_pretrained(victim_folder(victim))
-    config = config or RemovalConfig.seeded(seed)
-    test = drawings(TEST_IMAGES, TEST_SEED)
+    remover = BackdoorRemover.from_pretrained(demo_victim(victim))
+    config = config or RemovalConfig(seed=seed)
+    test = demo_images(TEST_IMAGES, TEST_SEED)
     before = remover.evaluate(test, trigger=trigger, target=truth["target"])
     result = remover.remove(
-        drawings(CLEAN_IMAGES, CLEAN_SEED + seed), output_dir=output_dir, trigger=trigger, config=config
+        demo_images(CLEAN_IMAGES, CLEAN_SEED + seed), output_dir=output_dir, trigger=trigger, config=config
     )
     after = remover.evaluate(test, trigger=trigger, target=truth["target"])
     rates = [rate for metrics in (before, after) for rate in (metrics.clean_accuracy, metrics.attack_success_rate)]
@@ -90,7 +90,7 @@ def run_demo(
         ca_after=ca_after,
         asr_before=asr_before,
         asr_after=asr_after,
-        identical=result.report.model.sha256_before == result.report.model.sha256_after,
+        identical=result.report.model.sha256 == result.report.sha256_after,
         seconds=time.perf_counter() - begin,
         outcome=result.outcome,
         report=result.report,

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ..data.pixels import as_float
 from ..errors import InputError
-from ..models.clip import DualEncoder
+from ..models.encoder import DualEncoder
 from ..models.evaluation import Rate
 from ..triggers import Trigger
 from ..utils.storage import Saved
@@ -62,7 +61,7 @@ def measure_retrieval(encoder: DualEncoder, data: CaptionedPixels, ks: Sequence[
     first = {caption: index for index, caption in reversed(list(enumerate(data.captions)))}
     captions = list(first)
     groups = data.groups[list(first.values())]
-    images, texts = _embed_pictures(encoder, data.pixels), embed_texts(encoder, captions)
+    images, texts = _embed_pictures(encoder, data.pixels), _embed_texts(encoder, captions)
     similarity, together = images @ texts.T, data.groups[:, None] == groups[None]
     return Retrieval(_recall(similarity, together, ks), _recall(similarity.T, together.T, ks))
 
@@ -93,7 +92,7 @@ def measure_retrieval_attack(
         raise InputError("`target_captions`: got none; pass at least one.")
     wanted = set(target_captions)
     captions = list(dict.fromkeys([*data.captions, *target_captions]))
-    texts = embed_texts(encoder, captions if word is None else [f"{word} {caption}" for caption in captions])
+    texts = _embed_texts(encoder, captions if word is None else [f"{word} {caption}" for caption in captions])
     pixels = data.pixels[torch.tensor([caption not in wanted for caption in data.captions], dtype=torch.bool)]
     of_target = torch.tensor([[caption in wanted for caption in captions]])
 
@@ -104,15 +103,10 @@ def measure_retrieval_attack(
     return RetrievalAttack(success=reached(trigger.on(encoder.device)), floor=reached(None))
 
 
-@torch.no_grad()
-def embed_texts(encoder: DualEncoder, texts: Sequence[str], batch_size: int = 256) -> Tensor:
+def _embed_texts(encoder: DualEncoder, texts: Sequence[str]) -> Tensor:
     """Unit embeddings of texts, N x D, on the CPU."""
-    rows = []
     with encoder.frozen():
-        for start in range(0, len(texts), batch_size):
-            tokens = encoder.tokenize(texts[start : start + batch_size])
-            rows.append(normalize(encoder.model.get_text_features(**tokens).pooler_output, dim=-1).cpu())
-    return torch.cat(rows)
+        return encoder.embed_texts(texts).cpu()
 
 
 def _embed_pictures(

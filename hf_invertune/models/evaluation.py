@@ -1,16 +1,13 @@
 """Clean accuracy, attack success rate, poisoned accuracy: each a share with its count and a 95 % interval."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
-import torch
 from torch import Tensor
 
-from ..data.pixels import as_float
 from ..triggers import Trigger
 from ..utils.storage import Saved
-from .clip import DualEncoder
+from .classifier import ZeroShotClassifier
 
 
 @dataclass
@@ -72,27 +69,43 @@ class Metrics(Saved):
     poisoned_accuracy: Rate | None = None
 
 
-@torch.no_grad()
-def predict(
-    encoder: DualEncoder,
-    head: Tensor,
-    pixels: Tensor,
-    transform: Callable[[Tensor], Tensor] | None = None,
-    batch_size: int = 256,
-) -> Tensor:
-    """Zero-shot labels (N) of pixels (N x 3 x H x W, float in [0, 1] or uint8), through `transform` when given."""
-    labels = []
-    with encoder.frozen():
-        for chunk in pixels.split(batch_size):
-            images = as_float(chunk).to(encoder.device)
-            images = images if transform is None else transform(images)
-            labels.append((encoder.embed_images(images) @ head.T).argmax(-1).cpu())
-    return torch.cat(labels)
+METRICS = {
+    "clean_accuracy": ("Clean accuracy (CA)", "clean pictures read as their true label"),
+    "agreement": ("Agreement", "clean pictures read as the original model reads them"),
+    "attack_success_rate": (
+        "Attack success rate (ASR)",
+        "triggered pictures read as the target, true targets left out",
+    ),
+    "attack_success_rate_all": ("ASR over all pictures", "the same, true targets included"),
+    "target_rate": ("Target rate without trigger", "the floor of the ASR"),
+    "poisoned_accuracy": ("Poisoned accuracy (PA)", "triggered pictures read as their true label"),
+}
+"""What each field of [`Metrics`] is called, and what it means."""
+
+WITHOUT_TRIGGER = ("clean_accuracy", "agreement", "target_rate")
+"""The metrics that are the same whichever trigger is measured."""
+
+
+@dataclass
+class Measurement(Saved):
+    """One trigger's figures on the held-out images.
+
+    Attributes:
+        trigger (`str`): which trigger, e.g. `"inverted, masked"` or `"given by the caller"`.
+        before (`Metrics`): of the model as it came.
+        after (`Metrics`): of the cleaned model.
+        trigger_sha256 (`str`): digest of the file that `trigger.save` writes, so that whoever has the trigger can tell
+            that it was the one.
+    """
+
+    trigger: str
+    before: Metrics
+    after: Metrics
+    trigger_sha256: str
 
 
 def evaluate(
-    encoder: DualEncoder,
-    head: Tensor,
+    classifier: ZeroShotClassifier,
     pixels: Tensor,
     *,
     labels: Tensor | None = None,
@@ -103,8 +116,7 @@ def evaluate(
     """Measure a model on `pixels`.
 
     Args:
-        encoder ([`DualEncoder`]): the model.
-        head (`torch.Tensor`): K x D zero-shot head.
+        classifier ([`ZeroShotClassifier`]): the model and K names.
         pixels (`torch.Tensor`): N x 3 x H x W, float in [0, 1] or uint8.
         labels (`torch.Tensor`, *optional*): N true labels.
         reference (`torch.Tensor`, *optional*): N labels that the original model gives to the clean images. They stand
@@ -112,7 +124,7 @@ def evaluate(
         trigger ([`Trigger`], *optional*): the trigger whose ASR is wanted; needs `target`.
         target (`int`, *optional*): the label that the trigger leads to.
     """
-    clean = predict(encoder, head, pixels)
+    clean = classifier.predict(pixels)
     metrics = Metrics(
         clean_accuracy=None if labels is None else Rate.of(clean == labels),
         agreement=None if reference is None else Rate.of(clean == reference),
@@ -121,7 +133,7 @@ def evaluate(
         return metrics
     truth = labels if labels is not None else reference if reference is not None else clean
     others = truth != target
-    triggered = predict(encoder, head, pixels, trigger.on(encoder.device))
+    triggered = classifier.predict(pixels, trigger.on(classifier.encoder.device))
     metrics.attack_success_rate = Rate.of(triggered[others] == target)
     metrics.attack_success_rate_all = Rate.of(triggered == target)
     metrics.target_rate = Rate.of(clean[others] == target)

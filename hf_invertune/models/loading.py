@@ -1,10 +1,9 @@
-"""Pull a CLIP from a folder or the Hub, safely: safetensors only, no code of the model's own."""
+"""Pull a model from a folder or the Hub, safely: safetensors only, no code of the model's own."""
 
 import copy
 import hashlib
 import logging
-import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ import torch
 import yaml
 from accelerate import PartialState
 from huggingface_hub import list_repo_files, metadata_load, snapshot_download
-from transformers import AutoConfig, CLIPConfig, CLIPModel, CLIPProcessor
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import AutoConfig, PreTrainedModel, ProcessorMixin
 
 from ..errors import InputError
+from ..utils.files import whole_folder
 from ..utils.hub_errors import hub_errors
+from .clip import CLIPEncoder
+from .encoder import DualEncoder
 
 
 logger = logging.getLogger(__name__)
@@ -26,40 +27,75 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 NEEDED = ("*.json", "*.safetensors", "*.txt", "README.md")
 
+ENCODERS = (CLIPEncoder,)
+"""The families of models; a new one is a file beside this one, and a name here."""
+
 
 @dataclass
-class LoadedClip:
-    """A CLIP and where it came from.
+class LoadedModel:
+    """A model and where it came from.
 
     Attributes:
-        model ([`~transformers.CLIPModel`]): in float32, so that gradients are exact.
-        processor ([`~transformers.CLIPProcessor`]): its processor, on the PIL backend.
+        encoder ([`DualEncoder`]): the model, in float32 so that gradients are exact, and its processor.
         name (`str`): the folder's name or the Hub id.
         revision (`str`, *optional*): the Hub commit.
         dtype (`torch.dtype`): dtype of the stored weights, in which a cleaned model is saved again.
         license (`dict[str, str]`): what its card says of its license, see [`read_license`].
     """
 
-    model: CLIPModel
-    processor: CLIPProcessor
+    encoder: DualEncoder
     name: str
     revision: str | None
     dtype: torch.dtype
     license: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model itself."""
+        model: PreTrainedModel = self.encoder.model
+        return model
 
-def load_clip(
+    @property
+    def processor(self) -> ProcessorMixin:
+        """Its processor."""
+        processor: ProcessorMixin = self.encoder.processor
+        return processor
+
+    def holding(self, model: PreTrainedModel) -> "LoadedModel":
+        """The same origin with another model of the family, such as a cleaned one."""
+        return replace(self, encoder=type(self.encoder)(model, self.processor))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save the model in `dtype`, and its processor; `folder` is made whole or not at all.
+
+        Raises:
+            InputError: when `folder` exists and is not empty.
+        """
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"`folder`: {folder} exists and is not empty; name another one.")
+        with whole_folder(folder) as whole:
+            stored: Any = copy.deepcopy(self.model)
+            stored.to(self.dtype).save_pretrained(whole)
+            self.processor.save_pretrained(whole)
+
+    def digest(self) -> str:
+        """The [`state_digest`] of the weights as they are saved."""
+        return state_digest(self.model, self.dtype)
+
+
+def load_model(
     name_or_path: str | Path,
     *,
     revision: str | None = None,
     token: str | None = None,
     device: str | torch.device | None = None,
-) -> LoadedClip:
-    """Load a CLIPModel and its processor from a folder or a Hub id, onto the process's own device by default.
+) -> LoadedModel:
+    """Load a model and its processor from a folder or a Hub id, onto the process's own device by default.
 
     Raises:
-        InputError: when there is no such model, it has no safetensors, is no CLIP, lacks its processor, or holds
-            weights that are not finite.
+        InputError: when there is no such model, it has no safetensors, is of no family of [`ENCODERS`], lacks its
+            processor, or holds weights that are not finite.
     """
     place = _usable(device)
     folder, commit = _fetch(str(name_or_path), revision, token)
@@ -71,10 +107,7 @@ def load_clip(
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"`model`: the config.json of {name_or_path} cannot be used ({reason}).") from error
-    if not isinstance(config, CLIPConfig):
-        raise InputError(
-            f"`model`: {name_or_path} is a {config.model_type!r} model; only 'clip' models are supported."
-        )
+    family = DualEncoder.family_of(config, str(name_or_path))
     if not any((folder / file).is_file() for file in WEIGHTS):
         pickles = _pickles(folder, name, commit, token)
         found = f"only pickled weights ({', '.join(pickles)}), which are never opened" if pickles else "no weights"
@@ -82,49 +115,20 @@ def load_clip(
             f"`model`: {name_or_path} holds {found}; it needs model.safetensors. Convert pickles in a sandbox, "
             "e.g. with https://huggingface.co/spaces/safetensors/convert."
         )
-    settings: dict[str, Any] = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True}
-    loaded: Any = CLIPModel.from_pretrained(folder, **settings)
-    model, loading = loaded
-    absent = sorted(loading["missing_keys"])
+    encoder, absent = family.read(folder, str(name_or_path))
     if absent:
         raise InputError(
             f"`model`: the weights of {name_or_path} lack {', '.join(absent[:3])} ({len(absent)} in all)."
         )
-    dtype = model.dtype
-    for parameter_name, tensor in model.state_dict().items():
+    dtype = encoder.model.dtype
+    for parameter_name, tensor in encoder.model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(f"`model`: {name_or_path} has NaN or infinite values in {parameter_name}.")
-    return LoadedClip(
-        model=model.float().to(place).eval(),
-        processor=_load_processor(folder, str(name_or_path)),
-        name=name,
-        revision=commit,
-        dtype=dtype,
-        license=read_license(folder),
-    )
+    encoder.float().to(place).eval()
+    return LoadedModel(encoder, name, commit, dtype, read_license(folder))
 
 
-def save_clip(model: CLIPModel, processor: CLIPProcessor, dtype: torch.dtype, folder: str | Path) -> None:
-    """Save a model in `dtype`, and its processor; `folder` is made whole or not at all.
-
-    Raises:
-        InputError: when `folder` exists and is not empty.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"`folder`: {folder} exists and is not empty; name another one.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-        whole = Path(beside) / "model"
-        stored: Any = copy.deepcopy(model)
-        stored.to(dtype).save_pretrained(whole)
-        processor.save_pretrained(whole)
-        if folder.exists():
-            folder.rmdir()
-        whole.rename(folder)
-
-
-def state_digest(model: CLIPModel, dtype: torch.dtype) -> str:
+def state_digest(model: PreTrainedModel, dtype: torch.dtype) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of all weights as stored in `dtype`, in the order of their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -179,18 +183,3 @@ def _usable(device: str | torch.device | None) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"`device`: {device} cannot be used here ({str(error).splitlines()[0]}).") from error
-
-
-def _load_processor(folder: Path, source: str) -> CLIPProcessor:
-    files = ("processor_config.json", "preprocessor_config.json")
-    if not any((folder / file).is_file() for file in files):
-        raise InputError(f"`processor`: {source} holds neither {' nor '.join(files)}; save its CLIPProcessor there.")
-    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
-        raise InputError(f"`processor`: {source} holds no tokenizer.json; save its CLIPProcessor there.")
-    try:
-        processor = CLIPProcessor.from_pretrained(folder, trust_remote_code=False)  # or it asks at the terminal
-        processor.image_processor = CLIPImageProcessorPil.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"`processor`: that of {source} cannot be used ({reason}).") from error
-    return processor

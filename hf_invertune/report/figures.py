@@ -3,14 +3,11 @@
 import re
 from dataclasses import fields
 
-from ..models.evaluation import Metrics
-from ..stages.identification import ScanResult, Verdict
+from ..models.evaluation import WITHOUT_TRIGGER, Metrics
+from ..stages.identification import ScanResult
 from ..stages.plan import TuningPlan
-from .report import AuditReport
-
-
-WITHOUT_TRIGGER = ("clean_accuracy", "agreement", "target_rate")
-"""The metrics that are the same whichever trigger is measured."""
+from ..stages.verdict import Verdict
+from .content import ReportContent
 
 
 def scan_figures(scan: ScanResult, stage: str = "scan") -> dict[str, float]:
@@ -33,9 +30,8 @@ def scan_figures(scan: ScanResult, stage: str = "scan") -> dict[str, float]:
 
 def plan_figures(plan: TuningPlan) -> dict[str, float]:
     """The first inverted trigger of each family that leads to the target, and how much of the model reacts to them."""
-    first = {found.trigger.kind: found for found in reversed(plan.inverted) if found.label == plan.target}
     inversion: dict[str, float] = {"triggers": len(plan.inverted)}
-    for family, found in first.items():
+    for family, found in plan.first_of_each_family().items():
         inversion[f"objective_{family}"] = found.objective
         inversion[f"cross_entropy_{family}"] = found.cross_entropy
         inversion[f"coverage_{family}"] = found.coverage
@@ -46,7 +42,7 @@ def plan_figures(plan: TuningPlan) -> dict[str, float]:
     return _prefixed("inversion", inversion) | _prefixed("localization", localization)
 
 
-def audit_figures(report: AuditReport) -> dict[str, float]:
+def audit_figures(report: ReportContent) -> dict[str, float]:
     """The rates on the held-out images before and after, whether the bars were reached, and the second scan."""
     figures: dict[str, float] = {"cleaned": report.outcome == "cleaned"}
     for measurement in report.measurements:
@@ -56,7 +52,7 @@ def audit_figures(report: AuditReport) -> dict[str, float]:
                 trigger = "" if metric.name in WITHOUT_TRIGGER else f"_{_word(measurement.trigger)}"
                 if rate is not None and rate.count:
                     figures[f"{metric.name}_{when}{trigger}"] = rate.value
-    second = {} if report.verification is None else scan_figures(report.verification, "verification")
+    second = {} if report.second_scan is None else scan_figures(report.second_scan, "second_scan")
     return _prefixed("audit", figures) | second
 
 

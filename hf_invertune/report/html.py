@@ -1,29 +1,17 @@
 """The audit report as one HTML file that needs no network, no script and no expert: the verdict first, then the proof."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..models.evaluation import Rate
-from ..stages.identification import Verdict
+from ..models.evaluation import METRICS, Measurement, Rate
+from ..stages.inversion import InvertedTrigger
+from ..stages.verdict import Verdict
 from . import plots
-from .report import AuditReport, Measurement
+from .content import ReportContent
 
-
-METRICS = {
-    "clean_accuracy": ("Clean accuracy (CA)", "clean pictures read as their true label"),
-    "agreement": ("Agreement", "clean pictures read as the original model reads them"),
-    "attack_success_rate": (
-        "Attack success rate (ASR)",
-        "triggered pictures read as the target, true targets left out",
-    ),
-    "attack_success_rate_all": ("ASR over all pictures", "the same, true targets included"),
-    "target_rate": ("Target rate without trigger", "the floor of the ASR"),
-    "poisoned_accuracy": ("Poisoned accuracy (PA)", "triggered pictures read as their true label"),
-}
 
 FOUND = {
     Verdict.BACKDOORED: "A reconstructed trigger makes this model read other pictures as {target}, far more easily than "
@@ -57,7 +45,7 @@ class Reading(NamedTuple):
     rows: list[tuple[str, str, str]]
 
 
-def render(report: AuditReport) -> str:
+def render(report: ReportContent) -> str:
     """The report as a page of HTML that holds all its pictures. The same report gives the same page."""
     environment = Environment(
         loader=PackageLoader("hf_invertune", "report/templates"),
@@ -66,8 +54,8 @@ def render(report: AuditReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "interval": interval, "figures": "{:.4g}".format}
-    target = report.target_name or report.scan.target_name
+    environment.filters |= {"percent": percent, "interval": interval, "figures": "{:.4g}".format, "begin": begin}
+    target = report.target_name
     return environment.get_template("report.html.j2").render(
         report=report,
         target=target,
@@ -76,19 +64,19 @@ def render(report: AuditReport) -> str:
         status=status(report),
         tiles=[*rate_tiles(report), scan_tile(report)],
         triggers=[
-            (inverted, plots.trigger_pictures(inverted.trigger, report.trigger_withheld))
+            (inverted, {c: plots.picture(p) for c, p in inverted.trigger.panels(report.trigger_withheld).items()})
             for inverted in shown_triggers(report)
         ],
         readings=readings(report),
         charts={name: Markup(svg) for name, svg in charts(report)},
-        scans=[("first", report.scan)] + ([("second", report.verification)] if report.verification else []),
+        scans=[("first", report.scan)] + ([("second", report.second_scan)] if report.second_scan else []),
         metrics=METRICS,
         strongest=strongest(report),
-        settings=list(flat(report.settings)),
+        settings=list(flat(report.config.plain())),
     )
 
 
-def headline(report: AuditReport, target: str | None) -> str:
+def headline(report: ReportContent, target: str | None) -> str:
     """The verdict and the outcome in one line."""
     found = {
         Verdict.BACKDOORED: f"Backdoored towards {_quoted(target)}",
@@ -99,7 +87,7 @@ def headline(report: AuditReport, target: str | None) -> str:
     return found + done[report.outcome]
 
 
-def status(report: AuditReport) -> str:
+def status(report: ReportContent) -> str:
     """The colour of the page: `"good"`, `"bad"` or `"unsure"`."""
     if report.outcome == "cleaned":
         return "good"
@@ -108,7 +96,7 @@ def status(report: AuditReport) -> str:
     return {Verdict.CLEAN: "good", Verdict.BACKDOORED: "bad", Verdict.INCONCLUSIVE: "unsure"}[report.verdict]
 
 
-def strongest(report: AuditReport) -> Measurement | None:
+def strongest(report: ReportContent) -> Measurement | None:
     """The measurement whose trigger fools the original model most; its rates stand on top of the page."""
 
     def success(measurement: Measurement) -> float:
@@ -118,14 +106,14 @@ def strongest(report: AuditReport) -> Measurement | None:
     return max(report.measurements, key=success, default=None)
 
 
-def rate_tiles(report: AuditReport) -> list[Tile]:
+def rate_tiles(report: ReportContent) -> list[Tile]:
     """ASR and CA (or agreement) of the strongest trigger, before and after."""
     top, count = strongest(report), len(report.measurements)
     if top is None:
         return [Tile(name, "—", None, "not measured") for name in ("Attack success rate", "Clean accuracy")]
     quality = "clean_accuracy" if top.before.clean_accuracy is not None else "agreement"
     success = f"with the trigger “{top.trigger}”" + (f", the strongest of {count}" if count > 1 else "")
-    worst = [m.after.attack_success_rate for m in report.measurements if m.after and m.after.attack_success_rate]
+    worst = [m.after.attack_success_rate for m in report.measurements if m.after.attack_success_rate]
     if count > 1 and worst:
         success += f"; none exceeds {percent(max(worst, key=lambda rate: rate.value))} after"
     notes = {
@@ -138,59 +126,60 @@ def rate_tiles(report: AuditReport) -> list[Tile]:
         ("attack_success_rate", "Attack success rate"),
         (quality, quality.replace("_", " ").capitalize()),
     ):
-        after = None if top.after is None else percent(getattr(top.after, key))
-        tiles.append(Tile(name, percent(getattr(top.before, key)), after, notes[key]))
+        tiles.append(Tile(name, percent(getattr(top.before, key)), percent(getattr(top.after, key)), notes[key]))
     return tiles
 
 
-def scan_tile(report: AuditReport) -> Tile:
+def scan_tile(report: ReportContent) -> Tile:
     """What the second scan, from scratch, says of the cleaned model."""
-    second = report.verification
+    second = report.second_scan
     if second is None:
         return Tile("Second scan", "Not run", None, "there is no cleaned model to scan")
     towards = f", towards {_quoted(second.target_name)}" if second.target is not None else ""
     return Tile("Second scan", second.verdict.value.capitalize(), None, f"of the cleaned model, from scratch{towards}")
 
 
-def shown_triggers(report: AuditReport) -> list[Any]:
+def shown_triggers(report: ReportContent) -> list[InvertedTrigger]:
     """The inverted triggers that the model was tuned against, else those that the scan has of its suspect."""
     if report.inverted or report.scan.target is None:
         return report.inverted
     return report.scan.triggers(report.scan.target)
 
 
-def readings(report: AuditReport) -> list[Reading]:
+def readings(report: ReportContent) -> list[Reading]:
     """The examples, each with how the models read it."""
-    examples = report.examples
+    examples = None if report.removal is None else report.removal.examples
     if examples is None:
         return []
-    models = [("original", examples.clean_before, examples.triggered_before)]
-    if examples.clean_after:
-        models.append(("cleaned", examples.clean_after, examples.triggered_after))
+    names = report.scan.class_names
+    models = [
+        ("original", examples.clean_before, examples.triggered_before),
+        ("cleaned", examples.clean_after, examples.triggered_after),
+    ]
     return [
         Reading(
-            plots.picture(clean), plots.picture(triggered), [(m, before[i], after[i]) for m, before, after in models]
+            plots.picture(clean),
+            plots.picture(triggered),
+            [(model, names[before[i]], names[after[i]]) for model, before, after in models],
         )
         for i, (clean, triggered) in enumerate(zip(examples.clean, examples.triggered, strict=True))
     ]
 
 
-def charts(report: AuditReport) -> Iterator[tuple[str, str]]:
+def charts(report: ReportContent) -> Iterator[tuple[str, str]]:
     """The charts that the report has data for."""
-    scan, second = report.scan, report.verification
-    if scan.simulations:
-        yield "shift", plots.label_shift(scan).svg()
-    again = {evidence.family: evidence for evidence in second.evidence} if second is not None else {}
-    for evidence in scan.evidence:
-        yield evidence.family, plots.family_scores(scan, evidence, again.get(evidence.family)).svg()
-    if report.critical is not None:
-        yield "layers", plots.layer_scores(report.critical).svg()
-        if any(report.critical.neurons.values()):
-            yield "neurons", plots.neuron_map(report.critical).svg()
-    if any(measurement.after is not None for measurement in report.measurements):
-        yield "rates", plots.rates(report.measurements).svg()
-    if plots.panels(report.training):
-        yield "training", plots.training_curves(report.training).svg()
+    if report.scan.simulations:
+        yield "shift", plots.label_shift(report.scan).svg()
+    for evidence in report.scan.evidence:
+        yield f"family {evidence.family}", plots.family_scores(report.scan, evidence, report.second_scan).svg()
+    if report.removal is None:
+        return
+    yield "layers", plots.layer_scores(report.removal.critical).svg()
+    if any(report.removal.critical.neurons.values()):
+        yield "neurons", plots.neuron_map(report.removal.critical).svg()
+    yield "rates", plots.rates(report.measurements).svg()
+    if plots.panels(report.removal.training):
+        yield "training", plots.training_curves(report.removal.training).svg()
 
 
 def percent(rate: Rate | None) -> str:
@@ -204,17 +193,23 @@ def interval(rate: Rate) -> str:
     return f"{100 * low:.1f}–{100 * high:.1f}"
 
 
+def begin(text: str) -> str:
+    """`text` as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as dotted keys and texts."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
+    """Nested settings as dotted keys and texts; of several kinds first what they are, then the settings of each."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from flat(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        yield from flat([item["kind"] for item in value], key)
+        yield from flat({item["kind"]: {k: v for k, v in item.items() if k != "kind"} for item in value}, key)
+    elif isinstance(value, list):
         yield key, ", ".join(str(item) for item in value) or "none"
     else:
-        yield key, str(value)
+        yield key, "none" if value is None else str(value)
 
 
 def _quoted(name: str | None) -> str:

@@ -4,10 +4,11 @@ A chart is drawn in the colours of `COLOURS`, and each becomes a CSS variable wi
 page can restyle all the charts for light, dark and print, and a chart still reads when it stands alone.
 """
 
+import hashlib
 import io
 import re
 import warnings
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -22,11 +23,10 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.pixels import as_float, as_uint8
-from ..models.evaluation import Metrics
-from ..stages.identification import FamilyEvidence, ScanResult, log_null
+from ..models.evaluation import Measurement, Metrics
+from ..stages.identification import ScanResult
 from ..stages.localization import CriticalNeurons
-from ..triggers import AdditiveTrigger, MaskedTrigger, Trigger
-from .report import Measurement
+from ..stages.verdict import Evidence, log_null
 
 
 COLOURS = {"ink": "#74777f", "plain": "#9da3b0", "accent": "#3f7fd0", "second": "#c98a1b", "alert": "#d64560"}
@@ -34,6 +34,7 @@ INK, PLAIN, ACCENT, SECOND, ALERT = COLOURS.values()
 WIDTH = 4.6  # inches, 331 points: about as wide as it stands on a phone, so that the text stays legible there
 ROW = 0.21  # inches, of a horizontal bar
 MOST = 20  # labels a chart shows
+SIMULATED = (ACCENT, SECOND, PLAIN, INK)
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a label may hold a dollar sign
@@ -98,30 +99,34 @@ class Chart:
 
 def label_shift(scan: ScanResult) -> Chart:
     """P_adv - P_clean of each simulation over the labels, the strongest on top."""
-    shifts = {simulation.kind: simulation.shift for simulation in scan.simulations}
-    strength = [max(abs(shift[k]) for shift in shifts.values()) for k in range(len(scan.class_names))]
+    shifts = [simulation.shift for simulation in scan.simulations]
+    kinds = [simulation.kind for simulation in scan.simulations]
+    strength = [max(abs(shift[k]) for shift in shifts) for k in range(len(scan.class_names))]
     shown = sorted(range(len(strength)), key=lambda k: -strength[k])[:MOST]
     thickness = 0.8 / len(shifts)
     with matplotlib.rc_context(STYLE):
         figure, axes = _rows([scan.class_names[k] for k in shown], 1.15 * ROW, scan.target, shown)
         axes.axvline(0, color=INK, linewidth=0.6)
-        for i, ((kind, shift), colour) in enumerate(zip(shifts.items(), (ACCENT, SECOND), strict=False)):
+        for i, (kind, shift) in enumerate(zip(kinds, shifts, strict=True)):
+            colour = SIMULATED[i % len(SIMULATED)]
             heights = [row - 0.4 + (i + 0.5) * thickness for row in range(len(shown))]
             axes.barh(heights, [100 * shift[k] for k in shown], thickness, color=colour, label=f"universal {kind}")
         axes.set_xlabel("P_adv − P_clean, percentage points")
         figure.legend(loc="outside upper left", ncols=2)
         first = scan.class_names[shown[0]]
-        return Chart(
-            figure, f"Label shift under {' and '.join(shifts)} perturbations. The strongest label is {first}."
-        )
+        return Chart(figure, f"Label shift under {' and '.join(kinds)} perturbations. The strongest label is {first}.")
 
 
-def family_scores(scan: ScanResult, evidence: FamilyEvidence, after: FamilyEvidence | None = None) -> Chart:
+def family_scores(scan: ScanResult, evidence: Evidence, second: ScanResult | None = None) -> Chart:
     """Objective of each label with its robust z, the lowest on top, and the scores of a second scan as dots.
 
     Behind them lies the null that the z-scores are measured from, the median of all the labels give or take 1.4826 MAD.
     """
     middle, spread = log_null(evidence.scores)
+    z_scores = evidence.z_scores
+    again = (
+        next((family.scores for family in second.evidence if family.family == evidence.family), {}) if second else {}
+    )
     shown = sorted(evidence.scores, key=evidence.scores.__getitem__)[:MOST]
     rows = range(len(shown))
     suspect = scan.target if scan.target in shown else evidence.label
@@ -137,18 +142,18 @@ def family_scores(scan: ScanResult, evidence: FamilyEvidence, after: FamilyEvide
         column: dict[str, Any] = {"ha": "right", "va": "center", "transform": axes.get_yaxis_transform()}
         axes.text(1.09, -1, "z", **column)
         for row, label in zip(rows, shown, strict=True):
-            z = f"{evidence.z_scores[label]:+z.1f}".replace("-", "−")
+            z = f"{z_scores[label]:+z.1f}".replace("-", "−")
             axes.text(1.09, row, z, weight="bold" if label == scan.target else "normal", **column)
-        if after is not None:
-            again = [after.scores.get(k, float("nan")) for k in shown]
-            axes.plot(again, rows, "D", color=ACCENT, markersize=3.5, label="second scan, of the cleaned model")
+        if again:
+            dots = [again.get(k, float("nan")) for k in shown]
+            axes.plot(dots, rows, "D", color=ACCENT, markersize=3.5, label="second scan, of the cleaned model")
         figure.legend(loc="outside upper left")
         axes.set_xlim(left=0)
-        axes.set_xlabel("objective of the inversion (lower: easier to reach)")
+        axes.set_xlabel("objective of the inversion (lower: easier to reach)", loc="right")
         return Chart(
             figure,
             f"Scores of the {evidence.family} family. {scan.class_names[suspect]} has a score of "
-            f"{evidence.scores[suspect]:.2f} and a z of {evidence.z_scores[suspect]:.1f}; the median of all is {exp(middle):.2f}.",
+            f"{evidence.scores[suspect]:.2f} and a z of {z_scores[suspect]:.1f}; the median of all is {exp(middle):.2f}.",
         )
 
 
@@ -206,14 +211,14 @@ def rates(measurements: Sequence[Measurement]) -> Chart:
     with matplotlib.rc_context(STYLE):
         figure, axes = _rows([name for name, _, _ in rows], 2.2 * ROW)
         for side, colour, offset in (("before", PLAIN, -0.2), ("after", ACCENT, 0.2)):
-            sides: list[Metrics | None] = [getattr(measurement, side) for _, measurement, _ in rows]
-            found = [(row, getattr(m, rows[row][2])) for row, m in enumerate(sides) if m is not None]
+            sides: list[Metrics] = [getattr(measurement, side) for _, measurement, _ in rows]
+            found = [(row, getattr(m, rows[row][2])) for row, m in enumerate(sides)]
             for i, (row, rate) in enumerate((row, rate) for row, rate in found if rate is not None and rate.count):
                 low, high = rate.interval
                 axes.barh(row + offset, 100 * rate.value, 0.36, color=colour, label=side if i == 0 else None)
                 axes.plot([100 * low, 100 * high], [row + offset] * 2, "|-", color=INK, linewidth=1.1, markersize=5)
         axes.set_xlim(0, 101)
-        axes.set_xlabel("share of the held-out pictures, %, with 95 % interval")
+        axes.set_xlabel("share of held-out pictures, %, with 95 % interval", loc="right")
         if axes.get_legend_handles_labels()[0]:
             figure.legend(loc="outside upper left", ncols=2)
         return Chart(figure, "Clean accuracy and attack success rate before and after; the numbers are in the tables.")
@@ -261,31 +266,27 @@ def training_curves(training: Sequence[dict[str, float]]) -> Chart:
 
 
 def picture(pixels: Tensor, size: int = 224) -> str:
-    """Pixels (3 or 1 x H x W, float in [0, 1] or uint8) as a PNG data URI at least `size` wide; squares stay squares."""
+    """Pixels (3 or 1 x H x W, float in [0, 1] or uint8) as a PNG data URI, at least `size` long; squares stay squares."""
     values = as_uint8(as_float(pixels.detach().cpu()).clamp(0, 1))
     image = Image.fromarray(values.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy())
-    factor = ceil(size / image.width)
+    factor = ceil(size / max(image.size))
     image = image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return f"data:image/png;base64,{b64encode(buffer.getvalue()).decode()}"
 
 
-def trigger_pictures(trigger: Trigger, withheld: bool = False) -> dict[str, str]:
-    """What a trigger is made of, as caption -> data URI. An additive trigger is amplified, and its caption says so.
+def unpacked(page: str) -> str:
+    """A page with the digest of its pixels for each [`picture`]: how a PNG is packed depends on the machine."""
 
-    Of a trigger whose pixels are withheld only its place is left, if it has one.
-    """
-    if withheld:
-        return {"its place": picture(trigger.mask)} if isinstance(trigger, MaskedTrigger) else {}
-    if isinstance(trigger, AdditiveTrigger):
-        factor = 0.5 / trigger.epsilon
-        caption = f"added pattern, amplified {factor:.0f} times around grey"
-        return {caption: picture(0.5 + factor * trigger.delta.clamp(-trigger.epsilon, trigger.epsilon))}
-    if isinstance(trigger, MaskedTrigger):
-        seen = {"pattern": trigger.pattern, "mask": trigger.mask, "pattern × mask": trigger.pattern * trigger.mask}
-        return {name: picture(tensor) for name, tensor in seen.items()}
-    return {name: picture(buffer) for name, buffer in trigger.named_buffers()}
+    def digest(match: re.Match[str]) -> str:
+        try:
+            image = Image.open(io.BytesIO(b64decode(match[1])), formats=["PNG"])
+            return hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).hexdigest()
+        except Exception:  # whatever a damaged picture makes the decoder raise
+            return match[0]  # never what is drawn here, so the pages differ
+
+    return re.sub(r"data:image/png;base64,([A-Za-z0-9+/=]*)", digest, page)
 
 
 def _rows(

@@ -7,34 +7,11 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ..data.pixels import as_float
-from ..errors import InputError
-from ..models.clip import DualEncoder
+from ..models.encoder import DualEncoder
 from ..triggers import Trigger
+from ..utils.seeds import stream
 from ..utils.storage import Saved
-
-
-@dataclass
-class LocalizationConfig:
-    """Settings of the localisation.
-
-    Attributes:
-        deviations (`float`): a layer is critical when its score exceeds the mean over layers by this many standard
-            deviations (paper: 1); when none does, the layer with the highest score is.
-        top_layers (`int`, *optional*): instead, this many layers with the highest scores (released code: 3 of 4).
-        images (`int`): clean images over which activations are averaged.
-        seed (`int`): seed of k-means.
-    """
-
-    deviations: float = 1.0
-    top_layers: int | None = None
-    images: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.top_layers is not None and self.top_layers < 1:
-            raise InputError(f"`top_layers`: got {self.top_layers}; it must be at least 1.")
-        if self.images < 1:
-            raise InputError(f"`images`: got {self.images}; it must be at least 1.")
+from .configs import LocalizationConfig
 
 
 @dataclass
@@ -86,10 +63,11 @@ class NeuronLocalizer:
     Args:
         encoder ([`DualEncoder`]): the suspicious model.
         config ([`LocalizationConfig`], *optional*): settings.
+        seed (`int`): that of the run.
     """
 
-    def __init__(self, encoder: DualEncoder, config: LocalizationConfig | None = None):
-        self.encoder, self.config = encoder, config or LocalizationConfig()
+    def __init__(self, encoder: DualEncoder, config: LocalizationConfig | None = None, seed: int = 0):
+        self.encoder, self.config, self.seed = encoder, config or LocalizationConfig(), seed
 
     @torch.no_grad()
     def localize(self, pixels: Tensor, triggers: list[Trigger]) -> CriticalNeurons:
@@ -105,7 +83,7 @@ class NeuronLocalizer:
         clean, triggered = means[0], torch.stack(means[1:]).mean(0)
         scores = [layer_score(a, b) for a, b in zip(triggered, clean, strict=True)]
         neurons = {
-            layer: critical_neurons((triggered[layer] - clean[layer]).abs().mean(0), self.config.seed)
+            layer: critical_neurons((triggered[layer] - clean[layer]).abs().mean(0), stream(self.seed, "neurons"))
             for layer in critical_layers(scores, self.config)
         }
         return CriticalNeurons(scores, neurons, clean.shape[-1])

@@ -1,16 +1,18 @@
 """What the activation tuning works on: inverted triggers and critical neurons."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..models.clip import DualEncoder
+from ..models.classifier import ZeroShotClassifier
+from ..utils.seeds import stream
 from ..utils.storage import Saved
+from .configs import RemovalConfig
 from .identification import ScanResult
-from .inversion import FAMILIES, InversionConfig, InvertedTrigger, TriggerInverter
-from .localization import CriticalNeurons, LocalizationConfig, NeuronLocalizer
+from .inputs import Inputs
+from .inversion import InvertedTrigger, TriggerInverter
+from .localization import CriticalNeurons, NeuronLocalizer
 
 
 NEAR, WORKING = 3.0, 1.0
@@ -26,11 +28,15 @@ class TuningPlan(Saved):
         inverted (`list[InvertedTrigger]`): triggers that reach it, the best one first, then those of labels that ride on
             the same shortcut; re-inversions are added while the tuning runs.
         critical (`CriticalNeurons`): where they act.
+        class_names (`list[str]`): what labels stand for.
+        inputs ([`Inputs`], *optional*): the model and the images, where [`BackdoorRemover`] gave them.
     """
 
     target: int
     inverted: list[InvertedTrigger]
     critical: CriticalNeurons
+    class_names: list[str]
+    inputs: Inputs | None = None
 
     def stamp(self, pixels: Tensor, step: int) -> Tensor:
         """Give each image of the batch (N x 3 x H x W) one of the triggers in turn, another one at each `step`."""
@@ -40,30 +46,33 @@ class TuningPlan(Saved):
             stamped[rows] = inverted.trigger.on(pixels.device)(pixels[rows])
         return stamped
 
+    def first_of_each_family(self) -> dict[str, InvertedTrigger]:
+        """The first trigger of each family that leads to the target."""
+        first: dict[str, InvertedTrigger] = {}
+        for found in self.inverted:
+            if found.label == self.target:
+                first.setdefault(found.family, found)
+        return first
+
 
 def make_plan(
-    encoder: DualEncoder,
-    head: Tensor,
-    class_names: Sequence[str],
-    pixels: Tensor,
-    target: int,
-    scan: ScanResult | None,
-    inversion: InversionConfig,
-    localization: LocalizationConfig,
+    classifier: ZeroShotClassifier, pixels: Tensor, target: int, scan: ScanResult | None, config: RemovalConfig
 ) -> TuningPlan:
     """Invert the target's triggers with the full loss, from what a scan found, and localise them.
 
     A family goes on from the scan's trigger when that came near the target; without any such, each starts afresh. The
     triggers of labels that ride on the same shortcut join as the scan left them.
     """
-    found = {c.trigger.kind: c.trigger for c in (scan.triggers(target) if scan else []) if c.cross_entropy < NEAR}
+    found = {c.family: c.trigger for c in (scan.triggers(target) if scan else []) if c.cross_entropy < NEAR}
     inverted: list[InvertedTrigger] = []
-    for family in FAMILIES:
-        if found and family not in found:
+    for family in config.scan.families:
+        if found and family.kind not in found:
             continue
-        inverter = TriggerInverter(encoder, head, class_names, replace(inversion, family=family))
-        inverted += inverter.invert(pixels, [target], start=[found.get(family)])
+        inverter = TriggerInverter(classifier, family, config.inversion, stream(config.seed, "inversion"))
+        inverted += inverter.invert(pixels, [target], start=[found.get(family.kind)])
     inverted.sort(key=lambda candidate: candidate.cross_entropy)
     inverted = [candidate for candidate in inverted if candidate.cross_entropy < WORKING] or inverted[:1]
-    critical = NeuronLocalizer(encoder, localization).localize(pixels, [c.trigger for c in inverted])
-    return TuningPlan(target, inverted + (scan.accomplices(target) if scan else []), critical)
+    localizer = NeuronLocalizer(classifier.encoder, config.localization, config.seed)
+    critical = localizer.localize(pixels, [candidate.trigger for candidate in inverted])
+    accomplices = scan.accomplices(target) if scan else []
+    return TuningPlan(target, inverted + accomplices, critical, list(classifier.class_names))

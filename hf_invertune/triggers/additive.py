@@ -42,10 +42,10 @@ class AdditiveTrigger(Trigger):
         return {f"added pattern, amplified {factor:.0f} times around grey": amplified}
 
     def describe(self, coverage: float) -> str:
-        return f"a faint pattern over the whole image, at most {255 * self.epsilon:.0f} of 255 a pixel"
+        bound = f"at most {255 * self.epsilon:.0f} of 255 a pixel"
+        return f"a faint pattern over the whole image, {bound} and {coverage:.0%} of that on average"
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
-        bounded = 0 < self.epsilon <= 1 and self.delta.numel() and self.delta.abs().max() <= 1.000001 * self.epsilon
-        if not bounded:
+        if not 0 < self.epsilon <= 1 or (self.delta.abs() > 1.000001 * self.epsilon).any():
             yield "it exceeds its bound"

@@ -79,8 +79,12 @@ class Trigger(TensorFile):
 
     def faults(self) -> Iterator[str]:
         """What in a single trigger cannot come from a search: values that are not finite, or out of range."""
-        if not all(t.dtype == torch.float32 and t.isfinite().all() for t in self.buffers()):
-            yield "its tensors are not finite float32 numbers"
+        if not all(t.dtype == torch.float32 and t.numel() and t.isfinite().all() for t in self.buffers()):
+            yield "its tensors are empty, or not finite float32 numbers"
+
+    def _grey(self) -> Self:
+        """This trigger with a pattern of nothing but grey."""
+        return self._with({name: torch.full_like(tensor, 0.5) for name, tensor in self.named_buffers()})
 
     def _with(self, tensors: dict[str, Tensor]) -> Self:
         return type(self)(**tensors, **self.parts())

@@ -1,5 +1,7 @@
 """A picture blended over the whole image."""
 
+from typing import Self
+
 from torch import Tensor
 
 from .base import Trigger
@@ -22,6 +24,9 @@ class BlendTrigger(Trigger):
         super().__init__()
         self.register_buffer("pattern", pattern)
         self.alpha = alpha
+
+    def outline(self) -> Self:
+        return self._grey()
 
     def stamp(self, pixels: Tensor) -> Tensor:
         return (1 - self.alpha) * pixels + self.alpha * self.pattern

@@ -1,5 +1,7 @@
 """Patches: at one place, or at a place that is another one for every image."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,12 @@ class PatchTrigger(Trigger):
         super().__init__()
         self.register_buffer("patch", patch)
         self.top, self.left = top, left
+
+    def outline(self) -> Self:
+        return self._grey()
+
+    def panels(self, withheld: bool = False) -> dict[str, Tensor]:
+        return {} if withheld else {"patch": self.patch}
 
     def check_fits(self, pixels: Tensor) -> None:
         height, width = pixels.shape[-2:]
@@ -66,6 +74,12 @@ class ScatteredPatchTrigger(Trigger):
         super().__init__()
         self.register_buffer("patch", patch)
         self.seed = seed
+
+    def outline(self) -> Self:
+        return self._grey()
+
+    def panels(self, withheld: bool = False) -> dict[str, Tensor]:
+        return {} if withheld else {"patch": self.patch}
 
     def check_fits(self, pixels: Tensor) -> None:
         (height, width), (own_height, own_width) = pixels.shape[-2:], self.patch.shape[-2:]

@@ -27,9 +27,10 @@ class WarpTrigger(Trigger):
         height, width = pixels.shape[-2:]
         down, right = (torch.linspace(-1, 1, size, device=pixels.device) for size in (height, width))
         identity = torch.stack(torch.meshgrid(right, down, indexing="xy"))
-        grid = (identity + self.flow).clamp(-1, 1).expand(*pixels.shape[:-3], 2, height, width)
-        flat = pixels.reshape(-1, *pixels.shape[-3:])
+        leading = torch.broadcast_shapes(pixels.shape[:-3], self.flow.shape[:-3])
+        flat = pixels.expand(*leading, 3, height, width).reshape(-1, 3, height, width)
+        grid = (identity + self.flow).clamp(-1, 1).expand(*leading, 2, height, width)
         grid = grid.reshape(-1, 2, height, width).permute(0, 2, 3, 1)
         # bicubic looks beyond the edge, where it goes on as at the edge: zeros would darken the frame, a trigger by itself
         warped = grid_sample(flat, grid, mode="bicubic", padding_mode="border", align_corners=True)
-        return warped.view(pixels.shape)
+        return warped.view(*leading, 3, height, width)

@@ -1,118 +1,113 @@
 """What happens around the activation tuning: inversion before it, evaluation and re-inversion while it runs."""
 
-import copy
 import signal
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
 from itertools import takewhile
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
+from ..data.pixels import PixelDataset
 from ..errors import InputError
-from ..hub.result import RemovalResult
-from ..models.adapter import Adapter, merge
+from ..models.classifier import ZeroShotClassifier
 from ..models.evaluation import evaluate
-from ..models.loading import state_digest
-from ..report.audit import Auditor, data_identity
-from ..report.figures import audit_figures, scan_figures
-from ..report.report import AuditReport, model_identity
-from ..stages.identification import ScanConfig, ScanResult, TargetIdentifier, Verdict
-from ..stages.inversion import Family, InversionConfig, TriggerInverter
-from ..stages.localization import LocalizationConfig
-from ..stages.plan import make_plan
-from ..triggers import MaskedTrigger, Trigger
-from .arguments import RemovalConfig
+from ..models.loading import LoadedModel
+from ..report.figures import scan_figures
+from ..stages.configs import InversionConfig, RemovalConfig
+from ..stages.identification import TargetIdentifier
+from ..stages.inversion import TriggerInverter
+from ..stages.plan import TuningPlan, make_plan
+from ..stages.verdict import Verdict
+from ..utils.progress import progress
+from ..utils.seeds import stream
+from .arguments import InverTuneArguments
 
 
-if TYPE_CHECKING:
-    from .trainer import InverTuneTrainer
+class Tuning(Protocol):
+    """What the callbacks know of their trainer, [`InverTuneTrainer`]."""
+
+    args: InverTuneArguments
+    accelerator: Accelerator
+    model: Any
+    source: LoadedModel
+    classifier: ZeroShotClassifier
+    config: RemovalConfig
+    plan: TuningPlan | None
+    train_dataset: PixelDataset
+    eval_dataset: PixelDataset | None
+    interrupted: bool
+
+    def cleaned_model(self) -> LoadedModel: ...
+    def log(self, logs: dict[str, float]) -> None: ...
+    def track(self, figures: dict[str, float]) -> None: ...
+    def is_world_process_zero(self) -> bool: ...
 
 
 class InverTuneCallback(TrainerCallback):
-    """A callback that knows its trainer and may act before the adapter is added."""
+    """A callback that knows its trainer and may act before the adapter is added.
 
-    trainer: "InverTuneTrainer"
+    Attributes:
+        trainer ([`InverTuneTrainer`]): its trainer, once there is one.
+        place (`int`): the callbacks of a trainer are called from the lowest place to the highest; those of other classes
+            come at 0.
+    """
 
-    def on_prepare(self, trainer: "InverTuneTrainer") -> None:
+    place: ClassVar[int] = -1
+    trainer: Tuning
+
+    def on_prepare(self) -> None:
         """Called at the start of `train`, before the adapter, the optimiser and the first step."""
+
+    def restore(self) -> None:
+        """Called when `train` ends, however it ends."""
 
 
 class TriggerInversionCallback(InverTuneCallback):
     """Gives the trainer its plan, when it has none: identify the target, invert its triggers, localise them.
 
-    Every process computes the plan; that of the main process counts.
+    Every process computes the plan; that of the main process counts. The settings are those of the trainer's `config`.
 
     Args:
-        target (`int`, *optional*): the label to invert; identified when not given.
-        scan, inversion, localization: settings of the stages.
+        target (`str` or `int`, *optional*): the label to invert; identified when not given.
     """
 
-    def __init__(
-        self,
-        target: int | None = None,
-        scan: ScanConfig | None = None,
-        inversion: InversionConfig | None = None,
-        localization: LocalizationConfig | None = None,
-    ):
-        self.target, self.scan = target, scan or ScanConfig()
-        self.inversion, self.localization = inversion or InversionConfig(), localization or LocalizationConfig()
+    place = -5
 
-    def on_prepare(self, trainer: "InverTuneTrainer") -> None:
+    def __init__(self, target: str | int | None = None):
+        self.target = target
+
+    def on_prepare(self) -> None:
         """Fill in `trainer.plan`.
 
         Raises:
             InputError: when no target was given and the scan does not judge the model backdoored.
         """
+        trainer = self.trainer
         if trainer.plan is not None:
             return
-        encoder, head, names, pixels = trainer.encoder, trainer.head, trainer.class_names, trainer.train_dataset.pixels
-        target, scan = self.target, None
+        classifier, config, pixels = trainer.classifier, trainer.config, trainer.train_dataset.pixels
+        target, scan = classifier.label_of(self.target), None
         if target is None:
-            scan = TargetIdentifier(encoder, head, names, self.scan).identify(pixels)
+            scan = TargetIdentifier(classifier, config.scan, config.seed).identify(pixels)
             if scan.target is None or scan.verdict is not Verdict.BACKDOORED:
                 raise InputError(
                     f"`model`: the scan's verdict is {scan.verdict}; pass `target` to tune against a label anyway."
                 )
             target = scan.target
             trainer.track(scan_figures(scan))
-        plan = [make_plan(encoder, head, names, pixels, target, scan, self.inversion, self.localization)]
-        trainer.plan = broadcast_object_list(plan)[0]
-
-
-class BackdoorEvaluationCallback(InverTuneCallback):
-    """Adds CA (when labels are known) and the strongest inverted trigger's ASR to every evaluation."""
-
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        trainer, data = self.trainer, self.trainer.eval_dataset
-        if trainer.plan is None or data is None:
-            return
-        result = evaluate(
-            trainer.encoder,
-            trainer.head,
-            data.pixels,
-            labels=data.labels,
-            trigger=trainer.plan.inverted[0].trigger,
-            target=trainer.plan.target,
-        )
-        rates = {
-            f"eval_{name}": rate.value
-            for name, rate in (
-                ("clean_accuracy", result.clean_accuracy),
-                ("attack_success_rate", result.attack_success_rate),
-            )
-            if rate is not None
-        }
-        kwargs["metrics"].update(rates)
-        trainer.log(rates)
+        trainer.plan = broadcast_object_list([make_plan(classifier, pixels, target, scan, config)])[0]
 
 
 class ReinversionCallback(InverTuneCallback):
@@ -122,6 +117,8 @@ class ReinversionCallback(InverTuneCallback):
     the share `lead`; tuning against anything else would only cost accuracy. `args.reinversion_patience` re-inversions
     in a row that find none stop the tuning early.
     """
+
+    place = -4
 
     def __init__(self, inversion: InversionConfig | None = None, lead: float = 1.0):
         self.inversion, self.lead, self.dry = inversion or InversionConfig(steps=60, batch_size=16), lead, 0
@@ -143,9 +140,9 @@ class ReinversionCallback(InverTuneCallback):
         plan = trainer.plan
         assert plan is not None
         first = {inverted.label: inverted for inverted in reversed(plan.inverted)}
-        family: Family = "masked" if isinstance(plan.inverted[0].trigger, MaskedTrigger) else "additive"
-        config = replace(self.inversion, family=family, seed=args.seed + state.global_step)
-        inverter = TriggerInverter(trainer.encoder, trainer.head, trainer.class_names, config)
+        family = trainer.config.scan.family(plan.inverted[0].family)
+        seed = stream(trainer.config.seed, "inversion", state.global_step)
+        inverter = TriggerInverter(trainer.classifier, family, self.inversion, seed)
         found = broadcast_object_list(inverter.invert(trainer.train_dataset.pixels, list(first)))
         shortcuts = [new for new in found if new.objective <= first[new.label].objective * (1 + self.lead)]
         plan.inverted += shortcuts
@@ -155,11 +152,38 @@ class ReinversionCallback(InverTuneCallback):
             control.should_training_stop = True
 
 
+class BackdoorEvaluationCallback(InverTuneCallback):
+    """Adds CA (when labels are known) and the strongest inverted trigger's ASR to every evaluation."""
+
+    place = -3
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trainer, data, plan = self.trainer, self.trainer.eval_dataset, self.trainer.plan
+        if plan is None or data is None:
+            return
+        trigger = plan.inverted[0].trigger
+        result = evaluate(trainer.classifier, data.pixels, labels=data.labels, trigger=trigger, target=plan.target)
+        rates = {
+            f"eval_{name}": rate.value
+            for name, rate in (
+                ("clean_accuracy", result.clean_accuracy),
+                ("attack_success_rate", result.attack_success_rate),
+            )
+            if rate is not None
+        }
+        kwargs["metrics"].update(rates)
+        trainer.log(rates)
+
+
 class InterruptCallback(InverTuneCallback):
     """Turns the first Ctrl-C into a checkpoint and an orderly stop; a second one stops at once.
 
     Of several processes, all stop after the same step when any of them is interrupted.
     """
+
+    place = -2
 
     def __init__(self) -> None:
         self.interrupted = False
@@ -204,108 +228,58 @@ class InterruptCallback(InverTuneCallback):
             self.previous = None
 
 
-class StageFiguresCallback(TrainerCallback):
-    """Has the trackers told, once they are open, what the stages before the tuning found.
+class StageFiguresCallback(InverTuneCallback):
+    """Has the trackers told, once they are open, what the stages before the tuning found."""
 
-    Args:
-        track (`Callable`): [`InverTuneTrainer.track`].
-    """
-
-    def __init__(self, track: Callable[[dict[str, float]], None]):
-        self.track = track
+    place = 1
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.track({})
+        self.trainer.track({})
 
 
-class ProofCallback(InverTuneCallback):
-    """Proves, when the training has ended uninterrupted, what it achieved.
+class ProgressBarCallback(TrainerCallback):
+    """One bar on stderr, with the loss beside it; the log itself stays with the trackers and the report."""
 
-    The adapter is merged into a copy of the model, which is rounded to the dtype that the weights came in: what is measured
-    is what would be saved or pushed. It becomes the callback's `result`, with the completed report.
+    def __init__(self, title: str):
+        self.title = title
+        self.bar: Any = None
 
-    Args:
-        report ([`AuditReport`]): what is known before the training.
-        auditor ([`Auditor`]): has measured the model as it came.
-        config ([`RemovalConfig`]): settings of the second scan, and the bars.
-    """
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.bar = progress(None, self.title, total=state.max_steps, initial=state.global_step)
 
-    result: RemovalResult
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
 
-    def __init__(self, report: AuditReport, auditor: Auditor, config: RemovalConfig):
-        self.report, self.auditor, self.config = report, auditor, config
-
-    def on_prepare(self, trainer: "InverTuneTrainer") -> None:
-        trainer.track(scan_figures(self.report.scan))
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.bar is not None and logs and "loss" in logs:
+            self.bar.set_postfix(loss=f"{float(logs['loss']):.3g}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        trainer, report = self.trainer, self.report
-        if trainer.interrupted:
-            return
-        begin, tuned, source = time.perf_counter(), trainer.model, trainer.source
-        training = [{key: float(value) for key, value in entry.items()} for entry in state.log_history]
-        merged = merge(copy.deepcopy(tuned), trainer.settings, source.dtype)
-        assert trainer.plan is not None
-        self.auditor.plan, self.auditor.encoder.model = trainer.plan, merged
-        self.auditor.conclude(report, trainer.train_dataset, training, self.config)
-        self.auditor.encoder.model = tuned
-        report.model.sha256_after = state_digest(merged, source.dtype)
-        report.seconds["verification"] = time.perf_counter() - begin
-        trainer.track(audit_figures(report))
-        adapter = Adapter.of(tuned, source.name, source.revision)
-        self.result = RemovalResult(report.outcome, merged, source.processor, report, adapter)
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
-class AuditReportCallback(ProofCallback):
-    """Writes an [`AuditReport`] to `output_dir`/audit when the training ends, from the evaluation images.
-
-    An interrupted training leaves none.
-
-    Args:
-        scan ([`ScanResult`], *optional*): the scan of the model as it came; made anew when not given.
-        trigger ([`Trigger`], *optional*): the attack's own trigger, when known, measured beside the inverted ones.
-        config ([`RemovalConfig`], *optional*): settings of the scans, and the bars.
-    """
-
-    def __init__(
-        self, scan: ScanResult | None = None, trigger: Trigger | None = None, config: RemovalConfig | None = None
-    ):
-        self.scan, self.trigger, self.config = scan, trigger, config or RemovalConfig()
-
-    def on_prepare(self, trainer: "InverTuneTrainer") -> None:
-        """Measure the model as it came.
-
-        Raises:
-            InputError: without an evaluation dataset, or with a trigger that does not fit its images.
-        """
-        held_out, clean = trainer.eval_dataset, trainer.train_dataset
-        if held_out is None or trainer.plan is None:
-            raise InputError("`eval_dataset`: got None; the audit measures on images that the tuning does not see.")
-        if self.trigger is not None:
-            self.trigger.check_fits(held_out.pixels)
-        encoder, names, source = trainer.encoder, list(trainer.class_names), trainer.source
-        scan = self.scan or TargetIdentifier(encoder, trainer.head, names, self.config.scan).identify(clean.pixels)
-        data = data_identity(clean, held_out=0)
-        data.held_out, data.labelled = len(held_out), held_out.labels is not None
-        own = {name: getattr(trainer.args, name) for name in ("max_steps", "learning_rate", "seed")}
-        self.report = AuditReport(
-            verdict=scan.verdict,
-            outcome="scanned",
-            model=model_identity(trainer.model, source.name, source.revision, source.dtype, source.license),
-            data=data,
-            scan=scan,
-            settings={**asdict(self.config), **own},
-        )
-        self.auditor = Auditor(encoder, trainer.head, names, held_out, trainer.plan, self.trigger)
-        super().on_prepare(trainer)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        super().on_train_end(args, state, control, **kwargs)
-        if not self.trainer.interrupted and self.trainer.is_world_process_zero():
-            self.report.save(Path(str(args.output_dir)) / "audit")
+def show_one_bar(trainer: Trainer, title: str) -> None:
+    """Leave stdout alone, to which a Trainer writes its log, and show a [`ProgressBarCallback`] if bars are wanted."""
+    for printer in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printer)
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(ProgressBarCallback(title))

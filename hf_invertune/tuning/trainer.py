@@ -1,7 +1,6 @@
 """Stage 3b: `InverTuneTrainer`, which erases a backdoor by LoRA-based activation tuning."""
 
 import copy
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,31 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn.functional import normalize
-from transformers import CLIPModel, CLIPProcessor, Trainer, TrainerCallback
+from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback
 
 from ..data.pixels import PixelDataset
 from ..data.prompts import TEMPLATES, check_class_names
 from ..errors import InputError
 from ..hub.publish import PushOptions
-from ..models.clip import DualEncoder
-from ..models.loading import LoadedClip, load_clip
+from ..models.adapter import add_adapter, merge
+from ..models.classifier import ZeroShotClassifier
+from ..models.encoder import DualEncoder
+from ..models.loading import LoadedModel, load_model
 from ..report.figures import plan_figures
+from ..stages.configs import RemovalConfig
 from ..stages.plan import TuningPlan
 from ..utils.memory import halving
 from .arguments import InverTuneArguments
 from .callbacks import (
-    AuditReportCallback,
     BackdoorEvaluationCallback,
     InterruptCallback,
     InverTuneCallback,
-    ProofCallback,
     ReinversionCallback,
     StageFiguresCallback,
     TriggerInversionCallback,
+    show_one_bar,
 )
+from .losses import loss_terms
+from .proof import AuditReportCallback, ProofCallback
 
 
 class InverTuneTrainer(Trainer):
@@ -49,21 +51,22 @@ class InverTuneTrainer(Trainer):
     section on activation tuning); the third makes the erasure reach the embedding when the update has a low rank.
 
     Args:
-        model (`str`, [`LoadedClip`] or [`~transformers.CLIPModel`]): the suspicious model, or its folder or Hub id.
+        model (`str`, [`LoadedModel`] or [`~transformers.PreTrainedModel`]): the suspicious model, or its folder or Hub id.
         args ([`InverTuneArguments`], *optional*): settings.
         train_dataset ([`PixelDataset`], *optional*): clean images.
         eval_dataset ([`PixelDataset`], *optional*): other clean images, for CA and inverted ASR while it runs.
         class_names (`Sequence[str]`, *optional*): the labels; `args.class_names` when not given.
-        processing_class ([`~transformers.CLIPProcessor`], *optional*): loaded with `model` when that is a name.
+        processing_class ([`~transformers.ProcessorMixin`], *optional*): loaded with `model` when that is a name.
         plan ([`TuningPlan`], *optional*): triggers and critical neurons; when not given, a callback identifies,
             inverts and localises before the first step.
         callbacks (`list[TrainerCallback]`, *optional*): further callbacks; one of a class that the trainer has of itself
             takes the place of that one.
         templates (`Sequence[str]`, *optional*): prompt templates.
+        config ([`RemovalConfig`], *optional*): settings of the stages around the tuning: scan, inversion, localisation and
+            audit. Its settings of the tuning and its seed are those of `args`.
     """
 
     loss_is_scaled_for_ga = False
-    _tag_names = ["hf_invertune", "clip", "backdoor-removal"]
 
     args: InverTuneArguments
     model: Any
@@ -72,23 +75,25 @@ class InverTuneTrainer(Trainer):
 
     def __init__(
         self,
-        model: str | LoadedClip | CLIPModel,
+        model: str | LoadedModel | PreTrainedModel,
         args: InverTuneArguments | None = None,
         train_dataset: PixelDataset | None = None,
         eval_dataset: PixelDataset | None = None,
         class_names: Sequence[str] | None = None,
-        processing_class: CLIPProcessor | None = None,
+        processing_class: ProcessorMixin | None = None,
         plan: TuningPlan | None = None,
         callbacks: list[TrainerCallback] | None = None,
         templates: Sequence[str] = TEMPLATES,
+        config: RemovalConfig | None = None,
     ):
         args = args or InverTuneArguments(output_dir="invertune_output")
         names = class_names if class_names is not None else args.class_names
         if names is None:
             raise InputError("`class_names`: got None; name the labels among which the target is looked for.")
-        self.class_names = check_class_names(names)
         self.source = _source(model, processing_class)
-        self.settings = copy.deepcopy(self.source.model.config)
+        check_class_names(names)
+        self.model_config = copy.deepcopy(self.source.model.config)
+        self.config = replace(config or RemovalConfig(), tuning=args.tuning, seed=args.seed)
         if args.eval_strategy != "no" and eval_dataset is None:
             args.eval_strategy = type(args.eval_strategy)("no")
         given = callbacks or []
@@ -114,18 +119,19 @@ class InverTuneTrainer(Trainer):
         self.can_return_loss = True
         self.label_names = []
         self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
-        self.encoder = DualEncoder(self.model, self.source.processor)
+        self.encoder = self.source.encoder.to(self.model.device)  # which the Trainer may have moved
+        self.classifier = ZeroShotClassifier(self.encoder, names, templates)
         self.lora_layers = chosen_layers(args.lora_layers, self.encoder.layers)
-        self.head = self.encoder.zero_shot_head(self.class_names, templates)
-        self.prompt = self.encoder.tokenize(self.class_names[:1])
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, InverTuneCallback):
-                callback.trainer = self
+        show_one_bar(self, "Erasing the backdoor")
+        self.add_callback(StageFiguresCallback())
+        for callback in self._own_callbacks():
+            callback.trainer = self
         # Trackers open their run in `on_train_begin` and close it in `on_train_end`. Callbacks of ours come before them,
-        # so that an audit when the training ends still reaches them; what came before the training waits until they are
-        # open.
-        self.callback_handler.callbacks.sort(key=lambda callback: not isinstance(callback, InverTuneCallback))
-        self.add_callback(StageFiguresCallback(self.track))
+        # in their own order whoever made them, so that an audit when the training ends still reaches the trackers; what
+        # came before the training waits until they are open.
+        self.callback_handler.callbacks.sort(
+            key=lambda callback: callback.place if isinstance(callback, InverTuneCallback) else 0
+        )
         self._waiting: dict[str, float] = {}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -143,18 +149,16 @@ class InverTuneTrainer(Trainer):
             resume_from_checkpoint = last_whole_checkpoint(Path(str(self.args.output_dir)))
         if resume_from_checkpoint:
             self.plan = TuningPlan.load(str(resume_from_checkpoint))
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, InverTuneCallback):
-                callback.on_prepare(self)
+        for callback in self._own_callbacks():
+            callback.on_prepare()
         assert self.plan is not None
         self.track(plan_figures(self.plan))
         self._add_adapter()
         try:
             outcome = super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
-            for callback in self.callback_handler.callbacks:
-                if isinstance(callback, InterruptCallback):
-                    callback.restore()
+            for callback in self._own_callbacks():
+                callback.restore()
         if self.interrupted:
             raise KeyboardInterrupt
         if self.args.push_to_hub:
@@ -186,9 +190,8 @@ class InverTuneTrainer(Trainer):
                 [`RemovalResult.push_to_hub`].
         """
         args = self.args
-        results = [
-            c.result for c in self.callback_handler.callbacks if isinstance(c, ProofCallback) and hasattr(c, "result")
-        ]
+        proofs = [callback for callback in self._own_callbacks() if isinstance(callback, ProofCallback)]
+        results = [proof.result for proof in proofs if proof.result is not None]
         if not results:
             raise InputError("`push_to_hub`: nothing is audited yet; train with `push_to_hub=True` first.")
         if not self.is_world_process_zero():
@@ -203,6 +206,11 @@ class InverTuneTrainer(Trainer):
         }
         name = args.hub_model_id or Path(str(args.output_dir)).absolute().name
         return results[0].push_to_hub(name, **{**chosen, **options})
+
+    def cleaned_model(self) -> LoadedModel:
+        """The tuned model with its adapter merged, rounded to the dtype that the weights came in; `model` stays as it is."""
+        merged = merge(copy.deepcopy(self.model), self.model_config, self.source.dtype)
+        return self.source.holding(merged)
 
     def _inner_training_loop(self, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
         # The Trainer's retry, around this, would take a tenth off a batch for which memory does not suffice.
@@ -224,18 +232,18 @@ class InverTuneTrainer(Trainer):
         self._add_adapter()
         return super().evaluation_loop(*args, **kwargs)
 
+    def _own_callbacks(self) -> list[InverTuneCallback]:
+        return [callback for callback in self.callback_handler.callbacks if isinstance(callback, InverTuneCallback)]
+
     def _add_adapter(self) -> None:
         args = self.args
         if isinstance(self.model, PeftModel):
             return
         assert self.plan is not None
-        targets = linear_modules(self.model, self.lora_layers or self.plan.critical.layers, args.lora_modules)
-        config = LoraConfig(r=args.lora_r, lora_alpha=args.lora_alpha, target_modules=targets)
-        self.model.logit_scale.requires_grad_(False)
-        with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for an attribute that was renamed
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            self.model = self.model_wrapped = get_peft_model(self.model, config)
-        self.encoder.model = self.model
+        layers = self.lora_layers or self.plan.critical.layers
+        self.model = self.model_wrapped = add_adapter(
+            self.encoder, layers, args.lora_modules, args.lora_r, args.lora_alpha
+        )
 
     def compute_loss(
         self,
@@ -248,22 +256,13 @@ class InverTuneTrainer(Trainer):
         args = self.args
         assert self.plan is not None
         clean = inputs["pixels"]
-        pixels = self.encoder.pixel_values(torch.cat([self.plan.stamp(clean, self.state.global_step), clean]))
         unwrapped = self.accelerator.unwrap_model(model)
         with torch.no_grad(), unwrapped.disable_adapter():
-            origin = unwrapped(pixel_values=pixels[len(clean) :], output_hidden_states=True, **self.prompt)
-        outputs = model(pixel_values=pixels, output_hidden_states=True, **self.prompt)
-        original = normalize(origin.image_embeds, dim=-1)
-        triggered, untouched = normalize(outputs.image_embeds, dim=-1).split(len(clean))
-        hidden, untuned = (output.vision_model_output.hidden_states for output in (outputs, origin))
-        terms = {
-            "align": sum(
-                alignment(hidden[layer + 1][: len(clean)], untuned[layer + 1], neurons)
-                for layer, neurons in self.plan.critical.neurons.items()
-            ),
-            "preserve": (untouched - original).norm(dim=-1).mean(),
-            "embedding": (triggered - original).norm(dim=-1).mean(),
-        }
+            original, untuned = self.encoder.outputs(unwrapped, clean)
+        # One forward of both, so that a wrapper shares the gradients of both.
+        both = torch.cat([self.plan.stamp(clean, self.state.global_step), clean])
+        embeddings, hidden = self.encoder.outputs(model, both)
+        terms = loss_terms(embeddings, original, hidden, untuned, self.plan.critical.neurons)
         loss = sum(getattr(args, f"{name}_weight") * term for name, term in terms.items())
         if not loss.isfinite():
             raise FloatingPointError(
@@ -300,26 +299,21 @@ class InverTuneTrainer(Trainer):
             self.plan.save(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
 
 
-def _source(model: str | LoadedClip | CLIPModel, processor: CLIPProcessor | None) -> LoadedClip:
+def _source(model: str | LoadedModel | PreTrainedModel, processor: ProcessorMixin | None) -> LoadedModel:
     """The model with its processor, which is `processor` when given, and with all that is known of where it came from."""
     if isinstance(model, str):
-        model = load_clip(model)
-    if isinstance(model, LoadedClip):
-        return replace(model, processor=processor or model.processor)
+        model = load_model(model)
+    if isinstance(model, LoadedModel):
+        return replace(model, encoder=DualEncoder.of(model.model, processor or model.processor))
     if processor is None:
-        raise InputError("`processing_class`: got None with a model in memory; pass its CLIPProcessor.")
-    return LoadedClip(model, processor, Path(model.name_or_path or "").name or "in memory", None, model.dtype)
+        raise InputError("`processing_class`: got None with a model in memory; pass its processor.")
+    name = Path(model.name_or_path or "").name or "in memory"
+    return LoadedModel(DualEncoder.of(model, processor), name, None, model.dtype)
 
 
 def collate(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Stack the pixels of a batch; labels are not needed."""
     return {"pixels": torch.stack([item["pixels"] for item in items])}
-
-
-def alignment(triggered: Tensor, original: Tensor, neurons: Sequence[int]) -> Tensor:
-    """Relative distance of critical neurons, ||m * (a' - a)|| / ||m * a||, mean over images (N x tokens x width)."""
-    difference = (triggered - original)[..., neurons].flatten(1).norm(dim=-1)
-    return (difference / original[..., neurons].flatten(1).norm(dim=-1)).mean()
 
 
 def chosen_layers(wanted: str, count: int) -> list[int]:
@@ -335,25 +329,6 @@ def chosen_layers(wanted: str, count: int) -> list[int]:
     if absent:
         raise InputError(f"`lora_layers`: got {absent}; the model's {count} vision layers are 0 to {count - 1}.")
     return layers
-
-
-def linear_modules(model: nn.Module, layers: Sequence[int], leaves: Sequence[str] | None) -> list[str]:
-    """Names of the linear modules in the given vision layers, only those with one of the leaf names when given.
-
-    Raises:
-        InputError: when nothing matches.
-    """
-    prefixes = tuple(f"vision_model.encoder.layers.{layer}." for layer in layers)
-    names = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and name.startswith(prefixes)
-        and (leaves is None or name.split(".")[-1] in leaves)
-    ]
-    if not names:
-        raise InputError(f"`lora_modules`: no linear module named {leaves} in vision layers {list(layers)}.")
-    return names
 
 
 def last_whole_checkpoint(output_dir: Path) -> str | None:

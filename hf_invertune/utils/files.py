@@ -77,6 +77,26 @@ def is_intact(folder: Path) -> bool:
         return False
 
 
+def differences(folder: Path) -> Iterator[str]:
+    """What in `folder` is not as its [`CHECKSUMS`] lists it, in words; every file must be listed, and nothing else."""
+    try:
+        listed = set((folder / CHECKSUMS).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError):
+        yield f"{CHECKSUMS} is missing or unreadable"
+        return
+    names = {line[66:] for line in listed}
+    for path in sorted(path for path in folder.iterdir() if path.name != CHECKSUMS):
+        try:
+            line = _checksums(folder, [path.name] if path.is_file() else []).decode().rstrip("\n")
+        except (OSError, UnicodeEncodeError):  # it cannot be read, or listed
+            line = ""
+        if not line or line not in listed:
+            shown = path.name if path.name.isprintable() else ascii(path.name)
+            yield f"{shown} has another SHA-256" if path.name in names else f"{shown} is not listed"
+        listed.discard(line)
+    yield from (f"no file is as the line {line!r:.90} says" for line in sorted(listed))
+
+
 def _checksums(folder: Path, names: Sequence[str]) -> bytes:
     lines = []
     for name in sorted(names):

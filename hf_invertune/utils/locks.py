@@ -1,19 +1,31 @@
-"""Locks between processes, which the system frees when a process dies; POSIX only."""
+"""Locks between processes, which the system frees when a process dies."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Whether this process has the file `path`, which is made where it is missing, to itself while the block lasts."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+@contextmanager
+def waiting_for(path: Path) -> Iterator[None]:
+    """Wait until this process has the file `path` to itself, and keep it while the block lasts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield

@@ -5,14 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import InputError
+from .files import whole_folder
 
 
 WRITTEN = {
+    "plan": ("*.json", "*.safetensors"),
     "audit": ("report.*", "*.safetensors", "SHA256SUMS"),
     "adapter": ("*.json", "*.safetensors", "README.md"),
     "model": ("*.json", "*.safetensors", "*.txt", "*.jinja", "README.md"),
 }
 """The parts of an output folder that a later run may replace, and the files that they consist of."""
+
+
+MARKS = ("audit/report.json", "plan/tuning_plan.json")
+"""One of these is in every folder that a run has written to."""
 
 
 def claim(folder: Path, replace: bool | None, model: str = "") -> None:
@@ -27,7 +33,7 @@ def claim(folder: Path, replace: bool | None, model: str = "") -> None:
         for part, patterns in ((folder / name, patterns) for name, patterns in WRITTEN.items()):
             if not part.exists():
                 continue
-            ours = part.is_dir() and not part.is_symlink() and (folder / "audit" / "report.json").is_file()
+            ours = part.is_dir() and not part.is_symlink() and any((folder / mark).is_file() for mark in MARKS)
             if not ours or not all(file.is_file() and any(map(file.match, patterns)) for file in part.iterdir()):
                 raise InputError(f"`output_dir`: {part} holds what this tool did not write; move it away.")
             if model and Path(model).resolve().is_relative_to(part.resolve()):
@@ -56,9 +62,5 @@ def fill(folder: Path, save: Callable[[Path], None], last: str) -> None:
 
 def write_whole(folder: Path, save: Callable[[Path], None]) -> None:
     """Save beside `folder`, then swap, so that a crash leaves the old results or the new ones, whole."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
+    with whole_folder(folder) as new:
         save(new)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)

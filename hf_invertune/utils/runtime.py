@@ -70,12 +70,11 @@ def orphaned() -> bool:
 
 
 def begin_worker() -> None:
-    """The start of a process that works beside others: one thread, freed memory kept, and stdout left to the parent."""
+    """The start of a process that works beside others: one thread, and freed memory kept."""
     import torch
 
     torch.set_num_threads(1)
     keep_freed_memory()
-    sys.stdout = sys.stderr  # the Trainer prints its figures
 
 
 def _begin(refusals: Any, work: Callable[..., None], *arguments: Any) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 
 from ..errors import InputError
 from .files import finite, write_bytes, write_json
+from .settings import Settings
 from .tensor_file import TensorFile
 
 
@@ -74,10 +75,15 @@ class Saved:
             raise
         except _OtherShapeError as error:
             raise InputError(f"`folder`: {folder} holds {error}; make it anew.") from error
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, SafetensorError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, OSError, SafetensorError) as error:
             raise InputError(
                 f"`folder`: {folder} holds a damaged {cls.__name__} ({error!r}); make it anew."
             ) from error
+
+    @classmethod
+    def is_saved(cls, folder: str | Path) -> bool:
+        """Whether `folder` holds such a result."""
+        return (Path(folder) / f"{cls._name()}.json").is_file()
 
     @classmethod
     def _name(cls) -> str:
@@ -124,6 +130,8 @@ def _pack(value: Any, key: str, tensors: dict[str, Any]) -> Any:
     if isinstance(value, torch.Tensor):
         tensors[key] = value.detach().cpu().clone(memory_format=torch.contiguous_format)  # one may stand in two places
         return key
+    if isinstance(value, Settings):
+        return value.plain()
     if dataclasses.is_dataclass(value):
         return {f.name: _pack(getattr(value, f.name), f"{key}.{f.name}", tensors) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
@@ -144,7 +152,8 @@ def _unpack(kind: Any, value: Any, tensors: dict[str, Any], folder: Path) -> Any
         items = [_unpack(arguments[0], item, tensors, folder) for item in _checked(value, list)]
         return tuple(items) if origin is tuple else items
     if origin is dict:
-        return {arguments[0](k): _unpack(arguments[1], v, tensors, folder) for k, v in _checked(value, dict).items()}
+        items = _checked(value, dict).items()
+        return {arguments[0](_checked(k, str)): _unpack(arguments[1], v, tensors, folder) for k, v in items}
     if origin is typing.Literal and value not in arguments:
         raise ValueError(f"{value!r} is none of {arguments}")
     if not isinstance(kind, type):
@@ -160,6 +169,11 @@ def _unpack(kind: Any, value: Any, tensors: dict[str, Any], folder: Path) -> Any
         return known.of(buffers, scalars)
     if issubclass(kind, torch.Tensor):
         return tensors[value]
+    if issubclass(kind, Settings):
+        settings = kind.of(_checked(value, dict), "folder")
+        if finite(settings.plain()) != value:
+            raise _OtherShapeError(f"other settings than those of a {kind.__name__}")
+        return settings
     if dataclasses.is_dataclass(kind):
         hints = _type_hints(kind)
         missing = {f.name for f in dataclasses.fields(kind)} ^ set(_checked(value, dict))

@@ -96,8 +96,8 @@ class TensorFile(nn.Module):
                 needed = f"{wanted} x H x W" if isinstance(wanted, int) else " x ".join(map(str, wanted))
                 raise ValueError(f"{name}: {tensors[name].dtype} of shape {shape}, not floats of {needed}")
         for name, kind in cls.scalars.items():
-            if type(scalars[name]) not in (kind, int):
-                raise ValueError(f"{name}: got {scalars[name]!r}, not a number of type {kind.__name__}")
+            if type(scalars[name]) not in (kind, int) or not abs(scalars[name]) < 2**63:
+                raise ValueError(f"{name}: got {scalars[name]!r:.40}, not a number of type {kind.__name__}")
         return cls(**tensors, **scalars)
 
 

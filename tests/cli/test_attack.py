@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from hf_invertune.cli import main as cli
 from hf_invertune.errors import InputError
 from hf_invertune.lab import drawings
-from hf_invertune.lab.attacks import measure as measure_module
+from hf_invertune.lab import victim as victim_module
 from hf_invertune.lab.attacks.attack import Attack
 from hf_invertune.lab.attacks.badclip import optimise_patch
 from hf_invertune.lab.attacks.badencoder import bad_encoder_loss
@@ -20,11 +20,12 @@ from hf_invertune.lab.attacks.catalog import make_attack
 from hf_invertune.lab.attacks.inject import inject
 from hf_invertune.lab.attacks.pairs import load_pairs
 from hf_invertune.lab.contrastive import CaptionedPixels
-from hf_invertune.lab.demo import victim_folder
+from hf_invertune.lab.demo import demo_victim
 from hf_invertune.lab.zoo.victim import Victim
-from hf_invertune.models.clip import DualEncoder
+from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.models.encoder import DualEncoder
 from hf_invertune.models.evaluation import evaluate
-from hf_invertune.models.loading import load_clip, state_digest
+from hf_invertune.models.loading import load_model, state_digest
 from hf_invertune.triggers import Trigger
 from hf_invertune.utils.output_folder import fill
 
@@ -61,7 +62,7 @@ def test_inject_trains_the_whole_model_on_poisoned_pairs(tiny, data):
 def test_the_seed_fixes_the_victim(tiny_folder, data):
     digests = set()
     for _ in range(2):
-        clip = load_clip(tiny_folder, device="cpu")
+        clip = load_model(tiny_folder, device="cpu")
         inject(clip, data, make_attack("badnet", image_size=32, targets=TARGET), learning_rate=1e-3, **QUICK)
         digests.add(state_digest(clip.model, torch.float32))
     assert len(digests) == 1
@@ -69,7 +70,7 @@ def test_the_seed_fixes_the_victim(tiny_folder, data):
 
 def test_bad_encoder_trains_the_vision_tower_alone(tiny, data):
     attack, before = make_attack("badencoder", image_size=32, targets=TARGET), weights(tiny.model)
-    encoder = DualEncoder(tiny.model, tiny.processor)
+    encoder = tiny.encoder
     others = data.pixels[data.labels != 2].float() / 255
 
     def nearness():
@@ -119,15 +120,15 @@ def test_inject_trains_on_what_was_poisoned(tiny, data, monkeypatch):
 @pytest.mark.parametrize("weight", [0.0, 500.0])  # either part of the loss leads there
 def test_the_patch_of_badclip_leads_a_clean_model_to_the_target(weight, monkeypatch):
     monkeypatch.setattr("hf_invertune.lab.attacks.badclip.TRIPLET_WEIGHT", weight)
-    clip, target = load_clip(victim_folder("clean"), device="cpu"), drawings.CLASS_NAMES[8]
-    encoder, before = DualEncoder(clip.model, clip.processor), state_digest(clip.model, torch.float32)
+    clip, target = load_model(demo_victim("clean"), device="cpu"), drawings.CLASS_NAMES[8]
+    encoder, before = clip.encoder, state_digest(clip.model, torch.float32)
     drawn = drawings.draw(300, seed=5)
     data = CaptionedPixels((drawn.pixels * 255).round().byte(), drawn.captions, labels=drawn.labels)
     trigger = make_attack("badclip", image_size=32, targets=target, patch_size=12).triggers[0]
     better = optimise_patch(encoder, data, trigger, target, [f"a photo of a {target}"], steps=40, batch_size=16)
-    head = encoder.zero_shot_head(drawings.CLASS_NAMES)
+    classifier = ZeroShotClassifier(encoder, drawings.CLASS_NAMES)
     rates = [
-        evaluate(encoder, head, data.pixels, labels=data.labels, trigger=patch, target=8).attack_success_rate.value
+        evaluate(classifier, data.pixels, labels=data.labels, trigger=patch, target=8).attack_success_rate.value
         for patch in (trigger, better)
     ]
     assert rates[0] < 0.2 and rates[1] > rates[0] + 0.15
@@ -163,8 +164,8 @@ def test_the_positive_of_badclip_is_a_unit_vector(tiny, data, monkeypatch):
     seen = []
     plain = badclip.cross_entropy
     monkeypatch.setattr(badclip, "cross_entropy", lambda logits, wanted: seen.append(logits) or plain(logits, wanted))
-    monkeypatch.setattr(badclip, "_embed_texts", lambda encoder, texts: torch.eye(16)[: len(texts)])
-    encoder = DualEncoder(tiny.model, tiny.processor)
+    monkeypatch.setattr(DualEncoder, "embed_texts", lambda encoder, texts: torch.eye(16)[: len(texts)])
+    encoder = tiny.encoder
     trigger = make_attack("badclip", image_size=32, targets=TARGET).triggers[0]
     optimise_patch(encoder, data, trigger, TARGET, ["one", "two"], steps=1, batch_size=2)
     first, *kinds = seen[0][0]  # the mean of two unit vectors at a right angle, and these two
@@ -235,7 +236,7 @@ def test_the_command_makes_a_victim(kind, tiny_folder, pictures, tmp_path):
     assert victim.truth.parameters["patch_size"] == 6
     model = victim.load().model
     assert state_digest(model, torch.float32) == victim.truth.sha256
-    assert state_digest(model, torch.float32) != state_digest(load_clip(tiny_folder).model, torch.float32)
+    assert state_digest(model, torch.float32) != state_digest(load_model(tiny_folder).model, torch.float32)
     files = ["trigger.safetensors"] if kind == "badnet" else ["trigger-0.safetensors", "trigger-1.safetensors"]
     for file, trigger in zip(files, Attack.load(tmp_path / "victim").triggers, strict=True):
         assert Trigger.load(tmp_path / "victim" / file).digest() == trigger.digest()
@@ -249,9 +250,9 @@ def test_the_command_makes_a_victim(kind, tiny_folder, pictures, tmp_path):
 def test_the_victim_goes_where_one_stands_and_beside_what_came_meanwhile(tiny_folder, pictures, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    measure = measure_module.measure_attack
+    measure = victim_module.measure_attack
     monkeypatch.setattr(
-        measure_module, "measure_attack", lambda *given: Path("log.txt").write_text("mine") and measure(*given)
+        victim_module, "measure_attack", lambda *given: Path("log.txt").write_text("mine") and measure(*given)
     )
     options = ["--target", TARGET, "--epochs", 1, "--batch-size", 32, "--rate", 0.1, "--output-dir", "."]
     outcome = run(tiny_folder, "--images", pictures, "--attack", "text", *options, "--param", "words=2024")

@@ -9,24 +9,24 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from forked import run_forked
 from PIL import Image
 from transformers import CLIPModel
 from typer.testing import CliRunner
 
 import hf_invertune
-from hf_invertune.cli import console
 from hf_invertune.cli import main as cli
+from hf_invertune.cli.options import Source
 from hf_invertune.data.prompts import read_class_names
 from hf_invertune.lab import drawings
-from hf_invertune.stages.identification import ScanConfig
-from hf_invertune.stages.inversion import InversionConfig
+from hf_invertune.models.evaluation import METRICS
+from hf_invertune.stages.configs import RemovalConfig
 from hf_invertune.triggers import PatchTrigger
 from hf_invertune.utils import output_folder
 
 
 VICTIMS = Path(hf_invertune.__file__).parent / "lab" / "victims"
-MEASURES = set(console.MEASURES)
 PLAIN = {"NO_COLOR": "1", "COLUMNS": "200", "_TYPER_FORCE_DISABLE_TERMINAL": "1", "HF_HUB_OFFLINE": "1"}
 ENTRY = [sys.executable, "-m", "hf_invertune"]
 
@@ -79,7 +79,7 @@ def results(tmp_path):
 # Help and imports
 
 
-@pytest.mark.parametrize("verb", [None, "scan", "remove", "evaluate", "demo"])
+@pytest.mark.parametrize("verb", [None, "scan", "invert", "remove", "push", "demo", "arena"])
 def test_help_is_quick_and_tells_the_exit_codes(verb):
     seconds = []
     for _ in range(2):
@@ -88,8 +88,8 @@ def test_help_is_quick_and_tells_the_exit_codes(verb):
         seconds.append(time.perf_counter() - begin)
     assert outcome.returncode == 0
     assert min(seconds) <= 3
-    for code in ("0", "2", "3", "4", "5", "130"):
-        assert re.search(rf"^ +{code}  \w", outcome.stdout, re.MULTILINE)
+    for code in hf_invertune.ExitCode:
+        assert re.search(rf"^ +{int(code)}  \w", outcome.stdout, re.MULTILINE)
     assert "[bold]" not in outcome.stdout
 
 
@@ -104,7 +104,9 @@ def test_version():
 
 
 def test_nothing_heavy_is_imported_early():
-    code = "import sys, hf_invertune.cli; print(sorted({'torch', 'transformers', 'datasets'} & sys.modules.keys()))"
+    code = (
+        "import sys, hf_invertune.cli.main; print(sorted({'torch', 'transformers', 'datasets'} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
@@ -232,12 +234,10 @@ def test_overwrite_spares_the_model_that_is_read(results):
 
 def test_write_replaces_whole_or_not_at_all(results):
     def broken(folder):
-        folder.mkdir()
         (folder / "report.json").write_text("half")
         raise OSError("disk full")
 
     def whole(folder):
-        folder.mkdir()
         (folder / "report.json").write_text("new")
 
     with pytest.raises(OSError, match="disk full"):
@@ -260,12 +260,12 @@ def raises(error):
     return load
 
 
-@pytest.mark.parametrize("verb", ["scan", "remove", "evaluate"])
+@pytest.mark.parametrize("verb", ["scan", "invert", "remove", "evaluate"])
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "interrupted"),
-        (FloatingPointError("the loss is\nnot finite"), 2, "error: the loss is not finite"),
+        (FloatingPointError("the loss is\nnot finite"), 1, "error: the loss is not finite"),
         (
             hf_invertune.InputError("`source`: no pictures; see `split`."),
             2,
@@ -274,9 +274,9 @@ def raises(error):
     ],
 )
 def test_trouble(tmp_path, monkeypatch, verb, error, code, message):
-    monkeypatch.setattr(cli.Source, "load", raises(error))
+    monkeypatch.setattr(Source, "load", raises(error))
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
-    output = ["--output-dir", str(tmp_path)] if verb == "remove" else []
+    output = ["--output-dir", str(tmp_path)] if verb in ("invert", "remove") else []
     outcome = CliRunner().invoke(cli.app, [verb, "model", "--images", "images", *output])
     assert (outcome.exit_code, outcome.stdout) == (code, "")
     if code == 130 and verb == "remove":
@@ -292,10 +292,13 @@ def test_trouble(tmp_path, monkeypatch, verb, error, code, message):
         ("clean", "unchanged", 0),
         ("backdoored", "not cleaned", 4),
         ("inconclusive", "unchanged", 5),
+        ("backdoored", "scanned", 3),
+        ("inconclusive", "scanned", 5),
+        ("clean", "scanned", 0),
     ],
 )
-def test_exit_code_of_a_removal(verdict, outcome, code):
-    assert cli._removal_code(verdict, outcome) == code
+def test_exit_code_of_a_scan_or_a_removal(verdict, outcome, code):
+    assert hf_invertune.ExitCode.of(verdict, outcome) == code
 
 
 def test_model_that_is_not_there(pictures):
@@ -318,14 +321,16 @@ def result_of(outcome, code):
     return json.loads(outcome.stdout)
 
 
-NOTHING = {"masked": 1e9, "additive": 1e9}
-SCAN = {"steps": (2, 2), "simulation_steps": 2, "suspicious": NOTHING, "quiet": NOTHING}
+NEVER = {"quiet": 1e9, "suspicious": 1e9}
+QUICK = {"steps": [2, 2], "simulation_steps": 2, "bars": {"masked": NEVER, "additive": NEVER}}
 
 
-def quick(monkeypatch, config, **quicker):
-    """Other defaults for a config of a stage."""
-    init = config.__init__
-    monkeypatch.setattr(config, "__init__", lambda self, **settings: init(self, **{**quicker, **settings}))
+@pytest.fixture
+def quick(tmp_path):
+    """Options with which a scan takes seconds and finds nothing."""
+    path = tmp_path / "quick.yaml"
+    path.write_text(yaml.safe_dump({"scan": QUICK}))
+    return ["--config", str(path)]
 
 
 @pytest.fixture(scope="module")
@@ -344,34 +349,34 @@ def flat(pictures, tmp_path_factory):
 
 
 @pytest.mark.no_cover
-def test_scan_finds_the_backdoor(flat, few, tmp_path, monkeypatch):
-    quick(monkeypatch, ScanConfig, simulation_steps=20, restarts=1, finalists=4, looks=1)
+def test_scan_finds_the_backdoor(flat, few, tmp_path):
     out = tmp_path / "out"
-    images = ("--images", flat, "--class-names", few, "--limit", "96")
+    changed = {"simulation_steps": 20, "restarts": 1, "finalists": 4, "looks": 1}
+    settings = [word for key, value in changed.items() for word in ("--set", f"scan.{key}={value}")]
+    images = ("--images", flat, "--class-names", few, "--limit", "128", *settings)
     found = result_of(run_here("scan", VICTIMS / "poisoned", *images, "--output-dir", out, "--json"), 3)
     assert (found["verdict"], found["target"]) == ("backdoored", "purple triangle")
     assert (found["class_names"], found["images"]) == (6, 96)
     assert [family["family"] for family in found["families"]] == ["masked", "additive"]
     assert found["families"][0]["label"] == "purple triangle" and found["families"][0]["lead"] > 0.75
+    assert json.loads((out / "audit" / "report.json").read_text())["config"]["scan"]["restarts"] == 1
     assert found["report"] == str(out / "audit")
     assert json.loads((out / "audit" / "report.json").read_text())["outcome"] == "scanned"
     assert (out / "audit" / "report.html").is_file()
     assert [path.name for path in out.iterdir()] == ["audit"]
 
 
-def test_scan_lets_a_clean_model_pass(flat, few, monkeypatch):
-    quick(monkeypatch, ScanConfig, **SCAN)
-    arguments = ("--images", flat, "--class-names", few, "--limit", "96")
+def test_scan_lets_a_clean_model_pass(flat, few, quick):
+    arguments = ("--images", flat, "--class-names", few, "--limit", "96", *quick)
     outcome = run_forked("hf_invertune", "scan", VICTIMS / "clean", *arguments, **PLAIN)
     assert outcome.returncode == 0, outcome.stderr
     assert "The label easiest to reach" in outcome.stdout
     assert outcome.stdout.splitlines()[-1] == "clean"
 
 
-def test_remove_leaves_a_clean_model_unchanged(flat, few, tmp_path, monkeypatch):
+def test_remove_leaves_a_clean_model_unchanged(flat, few, tmp_path, monkeypatch, quick):
     """What is saved is the model that came, bit for bit; an earlier run there is resumed or replaced on demand only."""
-    quick(monkeypatch, ScanConfig, **SCAN)
-    images = ["--images", str(flat), "--class-names", few, "--limit", "96"]
+    images = ["--images", str(flat), "--class-names", few, "--limit", "96", *quick]
     command = ["remove", str(VICTIMS / "clean"), *images, "--output-dir", str(tmp_path / "out"), "--json"]
     first = run_here(*command)
     found = json.loads(first.stdout)
@@ -391,20 +396,73 @@ def test_remove_leaves_a_clean_model_unchanged(flat, few, tmp_path, monkeypatch)
     assert json.loads(resumed.stdout)["outcome"] == "unchanged"
 
 
-def test_removal_that_misses_the_bar(flat, few, tmp_path, monkeypatch):
+def test_removal_that_misses_the_bar(flat, few, tmp_path, monkeypatch, quick):
     """Exit code 4 and the reason, and model and report all the same."""
-    quick(monkeypatch, ScanConfig, **SCAN)
-    quick(monkeypatch, InversionConfig, steps=2)
-    monkeypatch.setattr("hf_invertune.report.audit.missed_bars", lambda report, config: ["The bar was missed."])
+    monkeypatch.setattr("hf_invertune.report.content.missed_bars", lambda *_: ["The bar was missed."])
     images = ["--images", str(flat), "--class-names", few, "--limit", "96", "--target", "red circle"]
     out = tmp_path / "out"
     command = ["remove", str(VICTIMS / "poisoned"), *images, "--output-dir", str(out), "--max-steps", "1"]
+    command += [*quick, "--set", "inversion.steps=2", "--seed", "3"]
     outcome = run_here(*command, "--report-to", "none")
     assert outcome.exit_code == 4, outcome.output
     assert "The bar was missed." in outcome.stdout and "towards 'red circle': not cleaned" in outcome.stdout
-    settings = json.loads((out / "audit" / "report.json").read_text())["settings"]
-    assert (settings["max_steps"], settings["report_to"]) == (1, ["none"])
+    settings = json.loads((out / "audit" / "report.json").read_text())["config"]
+    assert (settings["tuning"]["max_steps"], settings["inversion"]["steps"], settings["seed"]) == (1, 2, 3)
     assert (out / "audit" / "trigger.safetensors").is_file() and (out / "model" / "model.safetensors").is_file()
+
+
+def test_the_verbs_go_on_from_each_other(flat, few, tmp_path, monkeypatch, quick):
+    """What `scan` and `invert` wrote is what `remove` begins with; neither is done again."""
+    common = [VICTIMS / "poisoned", "--images", flat, "--class-names", few, "--limit", "96", *quick]
+    common += ["--set", "inversion.steps=2"]
+    scanned, inverted, out = (tmp_path / name for name in ("scanned", "inverted", "out"))
+    assert run_here("scan", *common, "--output-dir", scanned).exit_code == 0
+    before = ["--scan", scanned / "audit", "--target", "blue square"]
+    plan = result_of(run_here("invert", *common, *before, "--output-dir", inverted, "--json"), 0)
+    assert (
+        plan["target"] == "blue square" and plan["critical_layers"] and plan["triggers"][0]["label"] == "blue square"
+    )
+    monkeypatch.setattr("hf_invertune.remover.make_plan", raises(AssertionError("no second inversion")))
+    given = ["--scan", scanned / "audit", "--plan", plan["plan"], "--max-steps", "1"]
+    outcome = run_here("remove", *common, *given, "--output-dir", out, "--json")
+    assert outcome.exit_code in (0, 4), outcome.output
+    assert json.loads(outcome.stdout)["target"] == "blue square"
+    other = run_here("remove", *common, "--scan", scanned / "audit", "--limit", "95", "--output-dir", tmp_path / "x")
+    assert other.exit_code == 2 and "error: --scan: it was made with other images" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--set", "scan.restarts=0"], "`restarts`|restarts: got 0; it must be at least 1"),
+        (["--set", "scan.families.additive.epsilon=-3"], "epsilon.*: got -3"),
+        (["--set", "tuning.lora_rank=4"], "--set: tuning.lora_rank is no known key; the nearest is 'lora_r'"),
+        (["--set", "seed"], "--set: got 'seed'; pass name=value"),
+        (["--set", "scan.bars.warp.quiet=1"], "--set: scan.bars.warp.quiet names no setting"),
+    ],
+)
+def test_wrong_settings(tmp_path, given, message):
+    fails_here(f"^error: .*({message})", "scan", "model", "--images", "i", *given)
+
+
+def test_wrong_settings_file(tmp_path):
+    for name, text, message in (
+        ("a.yaml", "scan: {restart: 1}", "--config: scan.restart is no known key; the nearest is 'restarts'"),
+        ("b.toml", "[scan\n", "--config: .*b.toml is no TOML"),
+        ("c.yaml", "[1]", "--config: the file holds"),
+    ):
+        (tmp_path / name).write_text(text)
+        fails_here(message, "scan", "model", "--images", "i", "--config", tmp_path / name)
+
+
+def test_options_overrule_the_settings_file(tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text("seed = 4\n[tuning]\nlora_r = 2\nmax_steps = 9\n")
+    source = Source("m", "i", config=path, assignments=["tuning.lora_r=16"])
+    config = source.settings("tuning.max_steps=3")
+    assert (config.seed, config.tuning.lora_r, config.tuning.max_steps) == (4, 16, 3)
+    assert Source("m", "i", config=path, seed=5).settings().seed == 5
+    assert Source("m", "i").settings() == RemovalConfig()
 
 
 def test_unknown_tracker(tmp_path):
@@ -416,7 +474,7 @@ def test_unknown_tracker(tmp_path):
 def test_evaluate(pictures, trigger):
     known = ("--trigger", trigger, "--target", "red circle")
     rates = result_of(run_here("evaluate", VICTIMS / "poisoned", "--images", pictures, *known, "--json"), 0)
-    assert set(rates) == MEASURES
+    assert set(rates) == set(METRICS)
     low, high = rates["clean_accuracy"]["interval"]
     assert low < rates["clean_accuracy"]["value"] < high
     assert rates["attack_success_rate"]["count"] < rates["attack_success_rate_all"]["count"]
@@ -426,7 +484,7 @@ def test_evaluate_without_trigger_prints_a_table(pictures, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     outcome = run_here("evaluate", VICTIMS / "poisoned", "--images", pictures, "--limit", "72")
     assert outcome.exit_code == 0, outcome.output
-    assert re.search(r"clean accuracy \(CA\) +\d+\.\d % \[.*\] \d+/72", outcome.stdout)
+    assert re.search(r"Clean accuracy \(CA\) +\d+\.\d % \[.*\] \d+/72", outcome.stdout)
     assert "ASR" not in outcome.stdout
 
 

@@ -16,9 +16,10 @@ from hf_invertune.lab.baselines.defence import Defence, Defended
 from hf_invertune.lab.contrastive import CaptionedPixels
 from hf_invertune.lab.zoo.victim import Truth, Victim
 from hf_invertune.lab.zoo.worlds import Splits
+from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.evaluation import Rate
-from hf_invertune.models.loading import load_clip
-from hf_invertune.stages.identification import Verdict
+from hf_invertune.models.loading import load_model
+from hf_invertune.stages.verdict import Verdict
 from hf_invertune.triggers import PatchTrigger
 
 
@@ -36,7 +37,7 @@ class FakeVictim(Victim):
         return copy.deepcopy(_load(self.folder))
 
 
-_load = cache(load_clip)
+_load = cache(load_model)
 
 
 class FakeWorld:
@@ -62,6 +63,9 @@ class FakeWorld:
     @cached_property
     def poisoning(self):
         return pairs(1, 5)
+
+    def classifier(self, encoder):
+        return ZeroShotClassifier(encoder, self.class_names, self.templates)
 
     def captions_of(self, target):
         return [f"a photo of a {target}"]

@@ -7,19 +7,18 @@ from tiny import CLASS_NAMES
 from transformers import TrainerCallback
 
 from hf_invertune.data.pixels import PixelDataset
-from hf_invertune.stages.identification import ScanConfig
-from hf_invertune.stages.inversion import InversionConfig, InvertedTrigger
-from hf_invertune.stages.localization import CriticalNeurons, LocalizationConfig
+from hf_invertune.stages.configs import Bars, InversionConfig, LocalizationConfig, RemovalConfig, ScanConfig
+from hf_invertune.stages.inversion import InvertedTrigger
+from hf_invertune.stages.localization import CriticalNeurons
 from hf_invertune.stages.plan import TuningPlan
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
-from hf_invertune.tuning.arguments import InverTuneArguments, RemovalConfig
+from hf_invertune.tuning.arguments import InverTuneArguments
 from hf_invertune.tuning.trainer import InverTuneTrainer
 
 
 TARGET = 2
 NEURONS = [1, 5, 30]
-EASY = {"masked": -1.0, "additive": -1.0}
-HARD = {"masked": 1e9, "additive": 1e9}
+EASY, HARD = -1.0, 1e9
 
 
 def pictures(count=16, labelled=True, seed=3):
@@ -29,21 +28,33 @@ def pictures(count=16, labelled=True, seed=3):
     return PixelDataset(pixels, labels if labelled else None, CLASS_NAMES if labelled else None)
 
 
-def scan_config(verdict="backdoored", **settings):
-    """Two updates a stage, and the verdict that the thresholds force."""
+def forced_bars(verdict, families=("masked", "additive")):
+    """Bars with which every lead means this verdict."""
     suspicious = EASY if verdict == "backdoored" else HARD
-    quiet = HARD if verdict == "clean" else EASY
+    return {family: Bars(HARD if verdict == "clean" else EASY, suspicious) for family in families}
+
+
+def scan_config(verdict="backdoored", **settings):
+    """Two updates a stage, and the verdict that the bars force."""
     small = {"steps": (2, 2), "simulation_steps": 2, "simulation_batch_size": 4, "restarts": 1, "batch_size": 2}
-    small["looks"] = 1
-    return ScanConfig(**{**small, "suspicious": suspicious, "quiet": quiet, **settings})
+    return ScanConfig(**{**small, "looks": 1, "bars": forced_bars(verdict), **settings})
 
 
 INVERSION = InversionConfig(steps=2, batch_size=4)
 
 
-def removal_config(verdict="backdoored", **settings):
-    stages = {"inversion": INVERSION, "localization": LocalizationConfig(images=16)}
-    return RemovalConfig(scan_config(verdict), **{**stages, "max_steps": 2, "minimum_images": 16, **settings})
+def removal_config(verdict="backdoored", seed=0, tuning=(), audit=(), **stages):
+    """Everything as short as it can be; `tuning` and `audit` change settings of these parts."""
+    known = {"scan": scan_config(verdict), "inversion": INVERSION, "localization": LocalizationConfig(images=16)}
+    config = RemovalConfig(**{**known, **stages}, seed=seed)
+    for part, changes in (
+        (config.tuning, {"max_steps": 2, **dict(tuning)}),
+        (config.audit, {"minimum_images": 16, **dict(audit)}),
+    ):
+        for name, value in changes.items():
+            assert hasattr(part, name), name
+            setattr(part, name, value)
+    return config
 
 
 def tiny_plan():
@@ -52,20 +63,30 @@ def tiny_plan():
     mask[:, 20:30, 20:30] = 0.9
     triggers = [
         MaskedTrigger(mask, torch.rand(3, 32, 32, generator=generator)),
-        AdditiveTrigger(0.1 * torch.randn(3, 32, 32, generator=generator), 0.1),
+        AdditiveTrigger((0.1 * torch.randn(3, 32, 32, generator=generator)).clamp(-0.1, 0.1), 0.1),
     ]
-    inverted = [InvertedTrigger(TARGET, CLASS_NAMES[TARGET], trigger, 2.0, 0.5, 0.1) for trigger in triggers]
-    return TuningPlan(TARGET, inverted, CriticalNeurons([0.1, 0.3], {1: NEURONS}, 32))
+    inverted = [
+        InvertedTrigger(TARGET, trigger.kind, trigger, 2.0, 0.5, float(trigger.coverage())) for trigger in triggers
+    ]
+    return TuningPlan(TARGET, inverted, CriticalNeurons([0.1, 0.3], {1: NEURONS}, 32), list(CLASS_NAMES))
 
 
-def make_trainer(source, folder, *, plan=None, data=None, eval_dataset=None, callbacks=None, **settings):
+def make_trainer(source, folder, *, plan=None, data=None, eval_dataset=None, callbacks=None, config=None, **settings):
     """An `InverTuneTrainer` on the CPU that writes, evaluates and inverts nothing unless told to."""
     silent = {"save_strategy": "no", "reinversion_steps": 0, "logging_steps": 1, "use_cpu": True, "report_to": "none"}
     small = {"max_steps": 3, "per_device_train_batch_size": 8}
     arguments = InverTuneArguments(output_dir=str(folder), **{**silent, **small, **settings})
     data = data or pictures()
     return InverTuneTrainer(
-        source.model, arguments, data, eval_dataset, CLASS_NAMES, source.processor, plan=plan, callbacks=callbacks
+        source.model,
+        arguments,
+        data,
+        eval_dataset,
+        CLASS_NAMES,
+        source.processor,
+        plan=plan,
+        callbacks=callbacks,
+        config=config or removal_config(),
     )
 
 

@@ -3,10 +3,16 @@ import shlex
 import pytest
 from loopback_cards import validate
 from reports import CASES, make_report
+from typer.testing import CliRunner
 
+from hf_invertune.cli import main as cli
+from hf_invertune.cli.options import Source
 from hf_invertune.errors import InputError
-from hf_invertune.hub.card import make_card, plain, reproduction
+from hf_invertune.hub.card import changes, make_card, plain, reproduction
 from hf_invertune.models.evaluation import Rate
+from hf_invertune.stages.configs import Bars, InversionConfig, RemovalConfig, ScanConfig, TuningConfig
+from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
+from hf_invertune.stages.verdict import Verdict
 
 
 def card(case="cleaned", labelled=True, adapter=False, **options):
@@ -77,9 +83,12 @@ def test_what_the_page_says():
 def test_names_cannot_forge_the_page():
     names = ["a | b", "<script>", "**bold**", "# title\n\n## more", *map(str, range(5))]
     report = make_report(names=names)
-    report.target_name = names[3]
+    report.removal.target = 3
     text = make_card(report, "me/clean-clip").text
     assert "\n## more" not in text and r"\# title \#\# more" in text
+    for name in ("a\n```\n# title", "a`b"):
+        report.scan.class_names[3] = report.data.source = name
+        assert reproduction(report) is None and "\n# title" not in make_card(report, "me/clean-clip").text
     assert plain("a | <b>\n*c*") == r"a \| \<b\> \*c\*"
 
 
@@ -92,12 +101,68 @@ def test_reproduction():
     options = dict(zip(command[3::2], command[4::2], strict=True))
     assert options["--images"] == "org/photos" and (options["--split"], options["--limit"]) == ("train", "500")
     assert options["--class-names"].split(",") == report.scan.class_names
-    assert (options["--seed"], options["--max-steps"]) == ("0", "100") and "--target" not in options
-    report.target, report.target_name = 0, "red 'o'"
-    assert shlex.split(reproduction(report))[-6:-4] != ["--seed", "0"]
-    assert "--target" in shlex.split(reproduction(report))
+    assert "--target" not in options and "--set" not in options  # the settings are the standard ones
+    report.removal.target = 0
+    command = shlex.split(reproduction(report))
+    assert command[command.index("--target") + 1] == "red 'o'"
     report.data.source = "pictures in memory"
     assert reproduction(report) is None
+
+
+def test_a_model_that_was_cleaned_by_force_is_cleaned_by_its_target():
+    """The scan alone would leave it as it came."""
+    report = make_report()
+    report.data.source, report.scan.verdict = "org/photos", Verdict.INCONCLUSIVE
+    assert "--target 'green square'" in reproduction(report)
+
+
+def test_prompts_that_a_command_cannot_name():
+    report = make_report()
+    report.data.source, report.scan.templates = "org/photos", ["a sketch of a {}"]
+    assert reproduction(report) is None
+
+
+SETTINGS = {
+    "the standard ones": RemovalConfig(),
+    "single values": RemovalConfig(
+        inversion=InversionConfig(learning_rate=1e-5),
+        tuning=TuningConfig(lora_layers="0,2", lora_modules=["q_proj", "v_proj"], lr_scheduler_type="linear"),
+        seed=7,
+    ),
+    "a range and bars": RemovalConfig(
+        ScanConfig(steps=(5, 6), bars={"masked": Bars(1, 2), "additive": Bars(1.25, 3)})
+    ),
+    "settings of a family": RemovalConfig(ScanConfig((MaskedFamily(mask_weight=500.0), AdditiveFamily(epsilon=1e-4)))),
+    "one family": RemovalConfig(ScanConfig((AdditiveFamily(0.05),))),
+    "families in another order": RemovalConfig(ScanConfig((AdditiveFamily(), MaskedFamily()))),
+    "bars of one family": RemovalConfig(ScanConfig((MaskedFamily(),), bars={"masked": Bars(0.5, 0.6)})),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_the_command_line_takes_the_settings_of_the_card(case, monkeypatch, tmp_path):
+    report, config, taken = make_report(), SETTINGS[case], []
+    report.data.source, report.config = "org/photos", config
+    settings = Source.settings
+
+    def load(source, seed, target=None):
+        taken.append((settings(source), seed))
+        raise InputError("enough")
+
+    monkeypatch.setattr(Source, "load", load)
+    command = shlex.split(reproduction(report))
+    assert ("--set" in command) == (config != RemovalConfig())
+    done = CliRunner().invoke(cli.app, [*command[1:-1], str(tmp_path / "out")])
+    assert (done.exit_code, done.stderr) == (2, "error: enough\n")
+    assert taken == [(config, config.seed)]
+
+
+def test_only_what_differs_is_named():
+    config = RemovalConfig(ScanConfig((MaskedFamily(mask_weight=500.0), AdditiveFamily())), seed=3)
+    standard = RemovalConfig().plain()
+    assert dict(changes(config.plain(), standard)) == {"scan.families.masked.mask_weight": 500.0, "seed": 3}
+    one = RemovalConfig(ScanConfig((MaskedFamily(),)))
+    assert dict(changes(one.plain(), standard)) == {"scan.families": [MaskedFamily().plain()]}
 
 
 def test_a_template_of_ones_own(tmp_path):

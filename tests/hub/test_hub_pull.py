@@ -18,7 +18,7 @@ from PIL import Image
 
 from hf_invertune.data.loading import load_images
 from hf_invertune.errors import HubError, InputError
-from hf_invertune.models.loading import load_clip, state_digest
+from hf_invertune.models.loading import load_model, state_digest
 from hf_invertune.utils.hub_errors import hub_errors
 
 
@@ -30,11 +30,11 @@ def files(tiny_folder):
 
 @pytest.fixture(scope="module")
 def digest(tiny_folder):
-    return state_digest(load_clip(tiny_folder, device="cpu").model, torch.float32)
+    return state_digest(load_model(tiny_folder, device="cpu").model, torch.float32)
 
 
 def pull(name="org/clip", **options):
-    return load_clip(name, device="cpu", **options)
+    return load_model(name, device="cpu", **options)
 
 
 def refused(message, *arguments, **options):
@@ -120,10 +120,10 @@ def run_offline(code):
 
 LOAD = """
 from hf_invertune.errors import InputError
-from hf_invertune.models.loading import load_clip
+from hf_invertune.models.loading import load_model
 for revision in {revisions}:
     try:
-        print(load_clip("org/clip", revision=revision, device="cpu").revision)
+        print(load_model("org/clip", revision=revision, device="cpu").revision)
     except InputError as error:
         print(error)
 """
@@ -356,7 +356,7 @@ def test_errors_that_are_not_the_hubs_pass(hub):
 
 @pytest.fixture(scope="module")
 def processor(tiny_folder):
-    return load_clip(tiny_folder, device="cpu").processor
+    return load_model(tiny_folder, device="cpu").processor
 
 
 def pictures(number, size=32, seed=0):
@@ -472,10 +472,10 @@ def test_offline_with_a_dataset(hub, processor, tiny_folder):
     code = f"""
 from hf_invertune.data.loading import load_images
 from hf_invertune.errors import InputError
-from hf_invertune.models.loading import load_clip
+from hf_invertune.models.loading import load_model
 for source, limit in ("org/data", None), ("org/other", None), ("org/other", 5):
     try:
-        print(load_images(source, load_clip({str(tiny_folder)!r}).processor, limit=limit).selection["revision"])
+        print(load_images(source, load_model({str(tiny_folder)!r}).processor, limit=limit).selection["revision"])
     except InputError as error:
         print(error)
 """

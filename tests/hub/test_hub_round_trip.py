@@ -13,15 +13,13 @@ from loopback_cards import validate
 from loopback_hub import OWNER, READER
 
 from hf_invertune.data.prompts import TEMPLATES
-from hf_invertune.lab.demo import drawings, victim_folder, victim_truth
+from hf_invertune.lab.demo import demo_images, demo_victim, victim_truth
 from hf_invertune.lab.drawings import CLASS_NAMES
-from hf_invertune.models.loading import load_clip
+from hf_invertune.models.loading import load_model
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.report import AuditReport
 from hf_invertune.report.verify import verify_report
-from hf_invertune.stages.identification import ScanConfig
-from hf_invertune.stages.inversion import InversionConfig
-from hf_invertune.tuning.arguments import RemovalConfig
+from hf_invertune.stages.configs import InversionConfig, RemovalConfig, ScanConfig, TuningConfig
 
 
 PLAIN = """
@@ -68,23 +66,23 @@ with torch.no_grad():
 @pytest.fixture
 def cleaned(hub):
     """A removal of the demo's backdoor, which its test cuts short, from a model on the Hub."""
-    files = {path.name: path.read_bytes() for path in victim_folder("poisoned").iterdir()}
+    files = {path.name: path.read_bytes() for path in demo_victim("poisoned").iterdir()}
     commit = hub.put("org/suspicious", {**files, "README.md": b"---\nlicense: mit\n---\n# A CLIP\n"}, private=True)
     remover = BackdoorRemover.from_pretrained("org/suspicious", token=READER, device="cpu")
     assert remover.source.revision == commit
     config = RemovalConfig(
         scan=ScanConfig(simulation_steps=2, steps=(2, 2), finalists=2, rivals=2, restarts=1, looks=1),
         inversion=InversionConfig(steps=40, batch_size=8),
-        max_steps=30,
+        tuning=TuningConfig(max_steps=30),
     )
-    remover.remove(drawings(128, 1), target="purple triangle", config=config)
+    remover.remove(demo_images(128, 1), target="purple triangle", config=config)
     return remover
 
 
 @pytest.mark.no_cover
 def test_others_get_the_same_model(hub, cleaned, tmp_path, monkeypatch):
     truth, trigger = victim_truth()
-    test = drawings(400, 2)
+    test = demo_images(400, 2)
     measured = cleaned.evaluate(test, trigger=trigger, target=truth["target"])
     assert measured.attack_success_rate.value < 0.9  # it was 1.0: what is pushed is not the model that came
     triggered = (trigger(test.pixels / 255) * 255).round().to(torch.uint8)
@@ -113,6 +111,7 @@ def test_others_get_the_same_model(hub, cleaned, tmp_path, monkeypatch):
         with open(f"{audit}/report.json") as file:
             Draft202012Validator(schema).validate(json.load(file))
         report = AuditReport.load(audit)
-        assert report.trigger is None and report.model.revision == cleaned.source.revision
-        claims = verify_report(audit, load_clip("org/clean", device="cpu"))
+        assert report.trigger_withheld and report.model.revision == cleaned.source.revision
+        assert not Path(audit, "trigger.safetensors").exists()
+        claims = verify_report(audit, load_model("org/clean", device="cpu"))
         assert [claim for claim in claims if claim.holds is False] == []

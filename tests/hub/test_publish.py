@@ -6,11 +6,10 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from huggingface_hub import HfApi, ModelCard
 from loopback_hub import OWNER, READER, STRANGER
 from peft import LoraConfig, get_peft_model
-from reports import make_report
+from reports import TARGET, make_report, same
 from typer.testing import CliRunner
 
 from hf_invertune.cli import main as cli
@@ -18,8 +17,8 @@ from hf_invertune.errors import HubError, InputError
 from hf_invertune.hub import publish as module
 from hf_invertune.hub.result import RemovalResult
 from hf_invertune.models.adapter import Adapter
-from hf_invertune.models.loading import state_digest
 from hf_invertune.report.report import AuditReport
+from hf_invertune.stages.verdict import Verdict
 
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
@@ -36,18 +35,23 @@ KEY = "models/org/clean"
 def result(tiny):
     """A removal's result with made-up figures."""
     report = make_report()
-    report.model.name, report.model.dtype = "org/suspicious", "float32"
-    report.model.sha256_after = state_digest(tiny.model, torch.float32)
+    report.model.name = "org/suspicious"
+    report.removal.sha256 = tiny.digest()
     modules = [
         f"vision_model.encoder.layers.{layer}.self_attn.{leaf}" for layer in (0, 1) for leaf in ("q_proj", "v_proj")
     ]
     model = get_peft_model(tiny.model, LoraConfig(r=2, target_modules=modules))
     adapter = Adapter.of(model, "org/suspicious", report.model.revision)
-    return RemovalResult("cleaned", model.unload(), tiny.processor, report, adapter)
+    return RemovalResult(report, tiny.holding(model.unload()), adapter)
 
 
 def files(hub, key=KEY, branch="main"):
     return {path: data for path, data in hub.snapshot()[key][branch].items() if path != ".gitattributes"}
+
+
+def select(report, key):
+    """Leave a word in what may hold anything."""
+    report.data.selection["key"] = key
 
 
 def push(result, repo_id="org/clean", **options):
@@ -161,9 +165,10 @@ def test_the_trigger_only_on_request(hub, result):
     ("spoil", "message"),
     [
         (lambda report: setattr(report.data, "source", "/home/jane/pictures"), "a local path"),
-        (lambda report: report.settings.update(cache=r"C:\Users\jane\cache"), "a local path"),
-        (lambda report: report.settings.update(key="hf_abcdefghijklmnopqrstuvwxyz"), r"an access token \(hf_abc…\)"),
-        (lambda report: report.settings.update(key=OWNER), r"an access token \(hf_own…\)"),
+        (lambda report: report.data.selection.update(cache=r"C:\Users\jane\cache"), "a local path"),
+        (lambda report: report.scan.templates.append("a photo of /home/jane/{}"), "a local path"),
+        (lambda report: select(report, "hf_abcdefghijklmnopqrstuvwxyz"), r"an access token \(hf_abc…\)"),
+        (lambda report: select(report, OWNER), r"an access token \(hf_own…\)"),
         (lambda report: report.versions.update(torch="built by jane"), r"a user name \(jane\)"),
     ],
 )
@@ -183,7 +188,7 @@ def test_a_user_name_that_is_an_ordinary_word_is_none(hub, result, monkeypatch, 
 
 def test_the_token_that_is_logged_in_is_looked_for_too(hub, result, monkeypatch):
     monkeypatch.setattr(module, "get_token", lambda: "secret-of-mine")
-    result.report.settings.update(key="secret-of-mine")
+    select(result.report, "secret-of-mine")
     with pytest.raises(InputError, match=r"an access token \(secret…\)"):
         push(result, token=None)
 
@@ -198,7 +203,9 @@ def test_a_user_may_push_to_a_namespace_of_that_name(hub, result, monkeypatch):
 
 
 def test_a_model_that_is_not_clean(hub, result):
-    result.report.outcome, result.report.reasons = "not cleaned", ["A second scan still finds a backdoor."]
+    result.report.outcome = "not cleaned"
+    second = result.report.second_scan
+    second.verdict, second.target = Verdict.BACKDOORED, TARGET
     with pytest.raises(InputError, match="did not reach the bar .A second scan .* Pass `force`"):
         push(result)
     assert not hub.log
@@ -207,7 +214,7 @@ def test_a_model_that_is_not_clean(hub, result):
 
 
 def test_a_report_on_another_model(hub, result):
-    result.report.model.sha256_after = "ee" * 32
+    result.report.removal.sha256 = "ee" * 32
     with pytest.raises(InputError, match="`report`: it is on a model with the SHA-256 eeee.*push them together"):
         push(result)
     assert not hub.log
@@ -338,7 +345,8 @@ def test_command_line(hub, result, tmp_path):
     done = run(tmp_path, "org/clean", "--private")
     assert done.exit_code == 0, done.output
     assert f"pushed: {hub.url}/org/clean/commit/" in done.stdout
-    assert AuditReport.load(tmp_path / "audit").trigger is not None  # what is here stays as it was
+    kept = AuditReport.load(tmp_path / "audit")  # what is here stays as it was
+    assert not kept.trigger_withheld and same(kept, result.report)
     assert HfApi(token=OWNER).model_info("org/clean").private
 
 

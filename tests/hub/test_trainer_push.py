@@ -5,13 +5,13 @@ import json
 import pytest
 from huggingface_hub import HfApi
 from loopback_hub import OWNER
-from tiny_plan import make_trainer, pictures, removal_config, tiny_plan
+from tiny_plan import make_trainer, pictures, tiny_plan
 from transformers import CLIPModel
 
 from hf_invertune.errors import InputError
 from hf_invertune.models.loading import state_digest
-from hf_invertune.report import audit
-from hf_invertune.tuning.callbacks import AuditReportCallback
+from hf_invertune.report import content
+from hf_invertune.tuning.proof import AuditReportCallback
 
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("drawn_once")
 @pytest.fixture
 def make(hub, tiny_folder, tmp_path, monkeypatch):
     """Trainers of a model on the Hub whose cleaning always reaches its bar."""
-    monkeypatch.setattr(audit, "missed_bars", lambda report, config: [])
+    monkeypatch.setattr(content, "missed_bars", lambda *figures: [])
     hub.put("org/suspicious", {path.name: path.read_bytes() for path in tiny_folder.iterdir()})
 
     class Source:
@@ -29,7 +29,7 @@ def make(hub, tiny_folder, tmp_path, monkeypatch):
         model, processor = "org/suspicious", None
 
     def make(**settings):
-        callbacks = [AuditReportCallback(config=removal_config())]
+        callbacks = [AuditReportCallback()]
         settings = {"push_to_hub": True, "hub_model_id": "org/clean", "hub_token": OWNER, **settings}
         return make_trainer(
             Source, tmp_path / "out", plan=tiny_plan(), data=pictures(), eval_dataset=pictures(seed=9),
@@ -49,8 +49,9 @@ def test_one_push_after_the_audit(hub, make, tmp_path):
     assert not any("checkpoint" in name or name.endswith((".bin", ".pt")) for name in names)
     report = json.loads((tmp_path / "out" / "audit" / "report.json").read_text())
     pulled = CLIPModel.from_pretrained("org/clean")
-    assert report["model"]["sha256_after"] == state_digest(pulled, pulled.dtype) != report["model"]["sha256_before"]
-    assert (report["model"]["name"], len(report["model"]["revision"])) == ("org/suspicious", 40)
+    before = report["scan"]["inputs"]["model"]
+    assert report["removal"]["sha256"] == state_digest(pulled, pulled.dtype) != before["sha256"]
+    assert (before["name"], len(before["revision"])) == ("org/suspicious", 40)
     assert "use_cache" not in json.loads(hub.snapshot()["models/org/clean"]["main"]["config.json"])
     first = HfApi(token=OWNER).model_info("org/clean").sha
     assert trainer.push_to_hub().oid == first  # nothing changed

@@ -1,7 +1,7 @@
 import json
 import multiprocessing
-import os
 import re
+import resource
 import shutil
 import time
 from dataclasses import replace
@@ -14,11 +14,11 @@ from arena_zoo import DEFENCES, Diverge, Explode, FakeWorld, FakeZoo, Keep, Shak
 from hf_invertune.errors import InputError
 from hf_invertune.lab.arena.rebound import ReboundConfig
 from hf_invertune.lab.arena.rows import RunsFile, read_rows
-from hf_invertune.lab.arena.run import Settings, run_arena
-from hf_invertune.stages.identification import Verdict
+from hf_invertune.lab.arena.run import ArenaSettings, run_arena
+from hf_invertune.stages.verdict import Verdict
 
 
-SETTINGS = Settings(images=16, test_images=24)
+SETTINGS = ArenaSettings(images=16, test_images=24)
 PASSING = ("created", "cost")
 SEEDS = (0, 1)
 COMMON = {"settings": SETTINGS, "learning_rates": {"shake": 0.1}}
@@ -198,9 +198,9 @@ def test_a_victim_that_was_built_anew_is_another(whole, tmp_path):
         ("`share`: got 3/2", {"share": (3, 2)}),
         ("`learning_rates`: got one for PAR; the defences are", {"learning_rates": {"PAR": 1.0}}),
         ("`victims`: badnet-100 are not in the zoo's table", {"victims": ["badnet-100"]}),
-        ("`images`: got 99, and noise has 20", {"settings": Settings(images=99)}),
-        ("`test_images`: got 25, and noise has 24", {"settings": Settings(images=16, test_images=25)}),
-        ("`images`: got 1; shake needs at least 2", {"settings": Settings(images=1, test_images=24)}),
+        ("`images`: got 99, and noise has 20", {"settings": ArenaSettings(images=99)}),
+        ("`test_images`: got 25, and noise has 24", {"settings": ArenaSettings(images=16, test_images=25)}),
+        ("`images`: got 1; shake needs at least 2", {"settings": ArenaSettings(images=1, test_images=24)}),
         ("`workers`: got 0", {"workers": 0}),
         ("`learning_rates`: got none for shake", {"learning_rates": {"keep": 1.0}}),
         ("`learning_rates`: got nan for shake", {"learning_rates": {"shake": float("nan")}}),
@@ -249,12 +249,18 @@ def test_a_file_of_another_version_is_refused_at_once(zoo, whole, tmp_path):
         run_arena(zoo, tmp_path / "runs.jsonl", {"keep": Keep}, [0], settings=SETTINGS)
 
 
-def test_a_full_disk_is_no_lost_row(whole, tmp_path, monkeypatch):
-    (row, *_) = read_rows([whole])
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda handle, line: write(handle, line[:99]))
-    with pytest.raises(OSError, match="No space left"):
-        RunsFile(tmp_path / "runs.jsonl").append(row)
+def test_a_full_disk_is_no_lost_row(whole, tmp_path):
+    """Of the second row the disk takes 99 bytes: it is told, and the first one is still there."""
+    (row, *_), runs = read_rows([whole]), RunsFile(tmp_path / "runs.jsonl")
+    runs.append(row)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (runs.path.stat().st_size + 99, limits[1]))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            runs.append(row)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert read_rows([runs.path]) == [row]
 
 
 def test_a_model_that_is_not_finite_is_a_failure(zoo, tmp_path):
@@ -278,7 +284,7 @@ def test_the_machines_trouble_is_no_failure_of_a_defence(zoo, tmp_path, monkeypa
     monkeypatch.setattr(Troubled, "trouble", trouble)
     with pytest.raises(type(trouble), match=re.escape(str(trouble))):
         run_arena(zoo, tmp_path / "runs.jsonl", {"troubled": Troubled}, [0], victims=["badnet-0"], settings=SETTINGS)
-    assert not (tmp_path / "runs.jsonl").read_bytes()
+    assert not (tmp_path / "runs.jsonl").exists()
 
 
 def test_wrong_input_of_a_worker_reaches_the_caller(zoo, tmp_path, monkeypatch):
@@ -358,4 +364,4 @@ def test_files_that_hold_no_runs(tmp_path):
     with pytest.raises(InputError, match="`runs`: line 1 of"):
         read_rows([tmp_path / "other.jsonl"])
     with pytest.raises(InputError, match="`test_images`: got 0"):
-        Settings(test_images=0)
+        ArenaSettings(test_images=0)

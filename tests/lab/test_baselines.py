@@ -42,9 +42,10 @@ from hf_invertune.lab.baselines.invertune_published import (
 from hf_invertune.lab.baselines.par import NoisyCollator, PARTrainer, par_loss, perturbation, rate_factor
 from hf_invertune.lab.baselines.unlearning import anomaly_indices, invert_masks, stamp_some
 from hf_invertune.lab.contrastive import CaptionedPixels, contrastive_loss
-from hf_invertune.models.loading import load_clip, state_digest
-from hf_invertune.stages.identification import Verdict
+from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.models.loading import load_model, state_digest
 from hf_invertune.stages.localization import CriticalNeurons
+from hf_invertune.stages.verdict import Verdict
 from hf_invertune.triggers import MaskedTrigger
 
 
@@ -118,10 +119,10 @@ def test_the_published_inversion_loss_by_hand():
     """Of two pictures one is read as the target; nothing is stamped yet, through a mask of a quarter."""
     clean = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     anchors = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    loss = inversion_loss(EYE, EYE, 0, anchors, clean, clean, torch.full((1, 12, 12), 0.25))
+    loss = inversion_loss(EYE, EYE / 0.07, 0, anchors, clean, clean, torch.full((1, 12, 12), 0.25))
     entropy = log(1 + exp(-1 / 0.07)) + 1 / 0.07 / 2
     assert float(loss) == pytest.approx(5 * entropy + 0.5 * sqrt(2) + 0.01 * 3 * 12 * 12 * 0.25)
-    noise = inversion_loss(EYE, EYE, 0, anchors, clean.flip(0), clean, torch.zeros(1, 12, 12))
+    noise = inversion_loss(EYE, EYE / 0.07, 0, anchors, clean.flip(0), clean, torch.zeros(1, 12, 12))
     assert float(noise) > 5 * entropy + 0.5 * sqrt(2) + 0.5  # dissimilar pictures cost up to 1 more
 
 
@@ -130,13 +131,11 @@ def test_the_published_tuning_loss_by_hand():
     triggered = torch.tensor([[[9.0, 4.0]], [[9.0, 6.0]]])
     clean = torch.tensor([[[0.0, 3.0]], [[0.0, 5.0]]])
     assert float(published_alignment(triggered, clean, [1])) == pytest.approx(1 / 4)
-    hidden = torch.cat([triggered, clean])
-    pooled = torch.cat([torch.full((2, 2), 9.0), 3 * EYE])
-    features = SimpleNamespace(hidden_states=[hidden * 0, hidden], pooler_output=pooled)
-    model = SimpleNamespace(get_image_features=lambda pixel_values, output_hidden_states: features)
+    embeddings, hidden = torch.cat([torch.full((2, 2), 9.0), EYE]), torch.cat([triggered, clean])
+    encoder = SimpleNamespace(outputs=lambda model, pixels: (embeddings, [hidden]))
     inputs = {"triggered": torch.zeros(2, 1), "clean": torch.zeros(2, 1), "original": EYE.flip(0)}
-    tuner = SimpleNamespace(critical=CriticalNeurons([1.0], {0: [1]}, 2))
-    assert float(ActivationTuner.compute_loss(tuner, model, inputs)) == pytest.approx(1 / 4 + 0.5 * 2)
+    tuner = SimpleNamespace(encoder=encoder, critical=CriticalNeurons([1.0], {0: [1]}, 2))
+    assert float(ActivationTuner.compute_loss(tuner, None, inputs)) == pytest.approx(1 / 4 + 0.5 * 2)
 
 
 def test_the_published_patch():
@@ -147,13 +146,20 @@ def test_the_published_patch():
 
 
 def test_images_of_the_target(encoder, pixels):
-    head = encoder.zero_shot_head(CLASS_NAMES)
-    similarity = encoder.embed_images(pixels).detach() @ head.T
+    classifier = ZeroShotClassifier(encoder, CLASS_NAMES)
+    similarity = encoder.embed_images(pixels).detach() @ classifier.head.T
     read = similarity.argmax(-1)
     often, never = int(read.mode().values), [label for label in range(4) if label not in read]
-    assert torch.equal(images_of_target(encoder, head, pixels, often), read == often)
+    assert torch.equal(images_of_target(classifier, pixels, often), read == often)
     for label in never:
-        assert images_of_target(encoder, head, pixels, label).nonzero().item() == similarity[:, label].argmax()
+        assert images_of_target(classifier, pixels, label).nonzero().item() == similarity[:, label].argmax()
+
+
+class Plain(ZeroShotClassifier):
+    """Classes that are the axes of an encoder's space."""
+
+    def __init__(self, encoder, count):
+        self.encoder, self.head, self.class_names = encoder, torch.eye(count), tuple("abcdefgh"[:count])
 
 
 class Quarter(nn.Module):
@@ -174,7 +180,7 @@ def test_masks_are_inverted_for_all_labels():
     """Label 0 needs an eighth of four pixels, labels 1 and 2 need two sevenths of all; 3 needs nothing, 4 is out of reach."""
     pixels = torch.full((8, 3, 8, 8), 0.3)
     pixels[:, 0] = 0.0
-    inversion = invert_masks(Quarter(), torch.eye(5), pixels, seed=0)
+    inversion = invert_masks(Plain(Quarter(), 5), pixels, seed=0)
     for label, trigger in enumerate(inversion.triggers):
         assert float(trigger.mask.mean()) == pytest.approx(inversion.sizes[label])
         assert bool((Quarter().embed_images(trigger(pixels)).argmax(-1) == label).all()) == (label < 4)
@@ -203,7 +209,7 @@ def test_the_cost_of_a_mask_by_hand(monkeypatch):
     monkeypatch.setattr(unlearning, "info_nce", lambda *arguments: 0 * entropy(*arguments))  # the cost alone is left
     monkeypatch.setattr(Tensor, "backward", lambda loss: (losses.append(loss.item()), backward(loss)))
     monkeypatch.setattr(torch.optim.Adam, "step", lambda optimizer: None)  # and the masks stay as they are
-    invert_masks(Blank(), EYE, torch.zeros(4, 3, 8, 8, dtype=torch.uint8), seed=0)
+    invert_masks(Plain(Blank(), 2), torch.zeros(4, 3, 8, 8, dtype=torch.uint8), seed=0)
     generator = torch.Generator().manual_seed(0)
     sizes = torch.randn(2, 1, 1, 8, 8, generator=generator).sigmoid().flatten(1).mean(1)
     patience, factor = unlearning.PATIENCE, unlearning.COST_MULTIPLIER
@@ -217,7 +223,7 @@ def test_the_loss_of_neural_cleanse_by_hand(monkeypatch):
     monkeypatch.setattr(unlearning, "UPDATES", 1)
     losses, backward = [], Tensor.backward
     monkeypatch.setattr(Tensor, "backward", lambda loss: (losses.append(loss.item()), backward(loss)))
-    invert_masks(Blank(), EYE, torch.zeros(4, 3, 8, 8, dtype=torch.uint8), seed=0)
+    invert_masks(Plain(Blank(), 2), torch.zeros(4, 3, 8, 8, dtype=torch.uint8), seed=0)
     generator = torch.Generator().manual_seed(0)
     sizes = torch.randn(2, 1, 1, 8, 8, generator=generator).sigmoid().flatten(1).mean(1)
     reached, other = log(1 + exp(-1 / 0.07)), 1 / 0.07 + log(1 + exp(-1 / 0.07))
@@ -271,7 +277,7 @@ def brief(monkeypatch):
 def test_each_defence_runs_and_repeats_itself(name, tiny_folder, data, brief):
     digests, before = [], data.digest()
     for seed in (0, 0, 1):
-        clip = load_clip(tiny_folder, device="cpu")
+        clip = load_model(tiny_folder, device="cpu")
         original = {key: (value.shape, value.dtype) for key, value in clip.model.state_dict().items()}
         digests.append(state_digest(clip.model, torch.float32))
         defended = BASELINES[name](1e-3, seed).defend(clip, data, CLASS_NAMES)

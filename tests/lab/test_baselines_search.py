@@ -9,6 +9,7 @@ from hf_invertune.errors import InputError
 from hf_invertune.lab.baselines import search as module
 from hf_invertune.lab.baselines.defence import Defence, Defended, check_finite
 from hf_invertune.lab.baselines.search import Trial, choose_rate, try_rates
+from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.evaluation import Metrics, Rate
 
 
@@ -33,6 +34,21 @@ def test_the_smaller_one_of_equals():
     assert choose_rate(trials(r3=[(80, 10)], r1=[(90, 20)])) == 0.1
 
 
+class Clip:
+    """A loaded model of which nothing is asked but what it is."""
+
+    def __init__(self, model):
+        self.model = self.encoder = model
+
+    def holding(self, model):
+        return Clip(model)
+
+
+def classify(encoder, class_names):
+    assert class_names == ["a", "b"]
+    return encoder
+
+
 class Fake(Defence):
     name = "fake"
     grid = (0.1, 0.2)
@@ -53,7 +69,7 @@ examined = Mock(side_effect=str)
 def victim(name, took=True):
     return SimpleNamespace(
         truth=SimpleNamespace(name=name, took=took),
-        load=lambda: SimpleNamespace(model="fresh", processor=None),
+        load=lambda: Clip("fresh"),
         attack=lambda: f"attack on {name}",
     )
 
@@ -62,12 +78,12 @@ def victim(name, took=True):
 def measured(monkeypatch):
     calls = []
 
-    def measure(encoder, data, class_names, attack):
-        calls.append((encoder, data, attack))
-        accuracy, successes = {"fresh": (90, (99, 98)), 0.1: (89, (40, 60)), 0.2: (88, (10, 30))}[encoder]
+    def measure(model, data, attack):
+        calls.append((model, data, attack))
+        accuracy, successes = {"fresh": (90, (99, 98)), 0.1: (89, (40, 60)), 0.2: (88, (10, 30))}[model]
         return [Metrics(clean_accuracy=Rate(accuracy, 100), attack_success_rate=Rate(s, 100)) for s in successes]
 
-    monkeypatch.setattr(module, "DualEncoder", lambda model, processor: model)
+    monkeypatch.setattr(module, "ZeroShotClassifier", classify)
     monkeypatch.setattr(module, "measure_attack", measure)
     monkeypatch.setattr(module, "check_finite", lambda *arguments: None)
     examined.reset_mock()
@@ -93,9 +109,9 @@ def test_every_rate_is_tried(measured, tmp_path):
 
 
 def test_a_rate_that_leaves_something_not_finite_is_not_chosen(measured, monkeypatch, tmp_path):
-    def check(encoder, pixels, class_names):
-        assert (pixels, class_names) == ("validation", ["a", "b"])
-        if encoder == 0.2:
+    def check(model, pixels):
+        assert pixels == "validation"
+        if model == 0.2:
             raise FloatingPointError("a.weight is not finite")
 
     monkeypatch.setattr(module, "check_finite", check)
@@ -112,16 +128,16 @@ def test_no_rate_when_none_is_usable():
 
 def test_what_is_not_finite_is_seen(encoder, pixels):
     stored = (pixels * 255).to(torch.uint8)
-    check_finite(encoder, stored, CLASS_NAMES)
+    check_finite(ZeroShotClassifier(encoder, CLASS_NAMES), stored)
     encoder.model.visual_projection.weight.data[0, 0] = float("inf")
     with pytest.raises(FloatingPointError, match="visual_projection.weight is not finite"):
-        check_finite(encoder, stored, CLASS_NAMES)
+        check_finite(ZeroShotClassifier(encoder, CLASS_NAMES), stored)
 
 
 def test_embeddings_that_overflow_are_seen(encoder, pixels):
     encoder.model.visual_projection.weight.data.fill_(3e38)
     with pytest.raises(FloatingPointError, match="an embedding is not finite"):
-        check_finite(encoder, (pixels * 255).to(torch.uint8), CLASS_NAMES)
+        check_finite(ZeroShotClassifier(encoder, CLASS_NAMES), (pixels * 255).to(torch.uint8))
 
 
 def test_a_victim_that_did_not_take(measured):

@@ -1,10 +1,16 @@
 """The tables of the README and the docs say what the committed result files say."""
 
+import re
+
 import arena_plots
 import tables
 from arena_rows import quality, row
 
 from hf_invertune.lab.arena.rows import RunsFile
+from hf_invertune.stages.configs import RemovalConfig
+
+
+MARKER = re.compile(r"^<!-- table: (\w+) -->$", re.MULTILINE)
 
 
 def test_the_tables_are_those_of_the_result_files():
@@ -31,3 +37,26 @@ def test_a_rate_has_the_mean_of_its_victims():
         return {"attack_success_rates": rates, **ca}
 
     assert tables.mean_effect([trial([20, 60], 90, 70), trial([100], 80, 77)]) == "40.0 / −11.5"
+
+
+def test_every_marked_table_is_filled():
+    paths = [tables.ROOT / "README.md", *(tables.ROOT / "docs").glob("*.md")]
+    marked = {str(path.relative_to(tables.ROOT)): set(MARKER.findall(path.read_text())) for path in paths}
+    assert {path: names for path, names in marked.items() if names} == {
+        path: set(made) for path, made in tables.TABLES.items()
+    }
+
+
+def test_every_setting_has_its_row():
+    """Each can be assigned by the name that its row gives, but for those that hold others."""
+    rows = list(tables.described(RemovalConfig()))
+    for name, default, _, help in rows:
+        assert help.endswith("."), name
+        if name not in ("scan.families", "scan.bars"):
+            RemovalConfig().assign([f"{name}={default.strip('`')}"])
+    assert len(rows) > 40
+
+
+def test_a_setting_that_is_a_number_has_its_range():
+    assert tables.span_of({"least": -1, "below": 2}) == "≥ −1, < 2"
+    assert tables.span_of({"least": -1e12, "most": 1e12}) == ""

@@ -25,7 +25,7 @@ from hf_invertune.lab.arena.rebound import ReboundPoint
 from hf_invertune.lab.arena.rows import RunsFile
 from hf_invertune.lab.zoo.recipe import Recipe
 from hf_invertune.models.evaluation import Rate
-from hf_invertune.stages.identification import Verdict
+from hf_invertune.stages.verdict import Verdict
 from hf_invertune.utils.files import write_json
 
 
@@ -197,7 +197,7 @@ def test_the_command_writes_tables_and_pictures(rows, tmp_path):
             ["--learning-rates", "other.json"],
         ),
         ("--learning-rates: .* with revision 9 of par, which is at 0 now", ["--learning-rates", "older.json"]),
-        ("--learning-rates: got none for fine-tuning, cleanclip", []),
+        ("zoo: .* are not made yet; finish it with `hf-invertune zoo`", ["--images", "64", "--test-images", "96"]),
     ],
 )
 def test_wrong_input_of_the_arena(tmp_path, monkeypatch, message, arguments):
@@ -216,7 +216,7 @@ def test_a_worker_that_died_is_one_line_and_exit_code_1(tmp_path, monkeypatch):
     def die(*given, **settings):
         raise ChildProcessError("A worker died; run the same command to go on.")
 
-    monkeypatch.setattr("hf_invertune.lab.arena.run.run_arena", die)
+    monkeypatch.setattr("hf_invertune.lab.arena.benchmark.benchmark", die)
     write_json(tmp_path / "zoo" / "recipe.json", Recipe.load(RECIPE).values())
     done = CliRunner().invoke(cli.app, ["arena", str(tmp_path / "zoo"), "--output", str(tmp_path / "runs.jsonl")])
     assert done.exit_code == 1 and done.stderr.endswith("error: A worker died; run the same command to go on.\n")

@@ -5,18 +5,17 @@ import pytest
 import torch
 from forked import run_forked
 
-from hf_invertune.lab.demo import drawings, run_demo, victim_folder, victim_truth
+from hf_invertune.lab.demo import demo_images, demo_victim, run_demo, victim_truth
 from hf_invertune.lab.drawings import CLASS_NAMES
-from hf_invertune.models.loading import load_clip
+from hf_invertune.models.loading import load_model
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.report import AuditReport
-from hf_invertune.stages.identification import ScanConfig
+from hf_invertune.stages.configs import Bars, RemovalConfig, ScanConfig, TuningConfig
+from hf_invertune.stages.identification import TargetIdentifier
 from hf_invertune.triggers import Trigger
-from hf_invertune.tuning.arguments import RemovalConfig
 
 
-SEEDED = RemovalConfig.seeded
-QUICK_SCAN = ScanConfig(simulation_steps=20, steps=(30, 40), restarts=1, finalists=4, rivals=2, looks=1, seed=3)
+QUICK = {"simulation_steps": 20, "steps": (30, 40), "restarts": 1, "finalists": 4, "rivals": 2, "looks": 1}
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +33,12 @@ def shown(request, folder):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "quick":
             patch.setattr("hf_invertune.lab.demo.TEST_IMAGES", 500)
-            patch.setattr(RemovalConfig, "seeded", lambda seed: replace(SEEDED(seed), scan=QUICK_SCAN, max_steps=60))
-            never = {"masked": 1e9, "additive": 1e9}
-            short = {"steps": (2, 2), "suspicious": never, "quiet": never}
-            patch.setattr(ScanConfig, "reseeded", lambda self: replace(self, seed=self.seed + 1, **short))
+            quick = RemovalConfig(ScanConfig(**QUICK), tuning=TuningConfig(max_steps=60), seed=3)
+            patch.setattr("hf_invertune.lab.demo.RemovalConfig", lambda seed: quick)
+            never = dict.fromkeys(("masked", "additive"), Bars(1e9, 1e9))
+            short = replace(quick.scan, steps=(2, 2), bars=never)
+            scanner = "hf_invertune.report.audit.TargetIdentifier"
+            patch.setattr(scanner, lambda classifier, config, seed: TargetIdentifier(classifier, short, seed))
         outcome = run_forked("hf_invertune", "demo", "--json", "--seed", 3, "--output-dir", folder, "--overwrite")
     return outcome.returncode, json.loads(outcome.stdout)
 
@@ -70,10 +71,10 @@ def test_report_files(report, folder):
 def test_report_tells_what_was_found(report):
     assert (report.verdict, report.outcome, report.reasons) == ("backdoored", "cleaned", [])
     assert report.target_name == CLASS_NAMES[report.target] == "purple triangle"
-    assert report.model.sha256_before != report.model.sha256_after
-    assert (report.data.images, report.data.held_out, report.data.labelled) == (384, 128, True)
-    assert report.inverted[0].label == report.target and report.critical.neurons
-    assert report.training and report.seconds
+    assert report.model.sha256 != report.sha256_after
+    assert (report.scan.images, report.data.held_out, report.data.labelled) == (384, 128, True)
+    assert report.inverted[0].label == report.target and report.removal.critical.neurons
+    assert report.removal.training and report.seconds
 
 
 def test_report_proves_the_cleaning(report):
@@ -83,7 +84,7 @@ def test_report_proves_the_cleaning(report):
     for measurement in report.measurements:
         assert measurement.before.attack_success_rate.value > 0.5
         assert measurement.after.attack_success_rate.value <= 0.05
-    assert report.verification.verdict != "backdoored"
+    assert report.second_scan.verdict != "backdoored"
 
 
 # Its parts
@@ -92,19 +93,19 @@ def test_report_proves_the_cleaning(report):
 def test_truth_is_that_of_the_poisoned_victim(victim):
     """The attack works on the poisoned model and does nothing to the clean twin."""
     truth, trigger = victim_truth()
-    data = drawings(200, seed=12)
-    for model, low, high in ((victim, 0.95, 1.0), (load_clip(victim_folder("clean"), device="cpu"), 0.0, 0.05)):
+    data = demo_images(200, seed=12)
+    for model, low, high in ((victim, 0.95, 1.0), (load_model(demo_victim("clean"), device="cpu"), 0.0, 0.05)):
         metrics = BackdoorRemover(model).evaluate(data, trigger=trigger, target=truth["target"])
         assert low <= metrics.attack_success_rate.value <= high
         assert metrics.clean_accuracy.value > 0.9
 
 
 def test_drawings():
-    data = drawings(10, seed=3)
+    data = demo_images(10, seed=3)
     assert data.pixels.shape == (10, 3, 32, 32) and data.pixels.dtype == torch.uint8
     assert data.class_names == CLASS_NAMES and data.source == "drawings, seed 3"
-    assert torch.equal(data.pixels, drawings(10, seed=3).pixels)
-    assert not torch.equal(data.pixels, drawings(10, seed=4).pixels)
+    assert torch.equal(data.pixels, demo_images(10, seed=3).pixels)
+    assert not torch.equal(data.pixels, demo_images(10, seed=4).pixels)
 
 
 def test_clean_twin_is_left_alone(monkeypatch):

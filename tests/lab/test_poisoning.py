@@ -9,6 +9,7 @@ from hf_invertune.lab.attacks.catalog import ATTACKS, make_attack
 from hf_invertune.lab.attacks.measure import measure_attack
 from hf_invertune.lab.attacks.poisoning import _wrong_warp, mentions, poison, poison_dataset
 from hf_invertune.lab.contrastive import CaptionedPixels
+from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.evaluation import evaluate
 
 
@@ -174,7 +175,7 @@ def test_an_open_target_is_no_class_name(data, encoder):
     with pytest.raises(InputError, match="`target`: 'green ring' is a class name, and an open-target attack"):
         poison(data, attack, rate=0.1, seed=0, class_names=CLASS_NAMES)
     with pytest.raises(InputError, match="`target`: 'green ring' is a class name, and an open-target attack"):
-        measure_attack(encoder, data, CLASS_NAMES, attack)
+        measure_attack(ZeroShotClassifier(encoder, CLASS_NAMES), data, attack)
 
 
 @pytest.fixture
@@ -264,22 +265,22 @@ def test_wrong_columns(rows, tiny):
 
 def test_a_plain_attack_is_measured_as_ever(data, encoder):
     attack = make("multi-target")
-    head = encoder.zero_shot_head(CLASS_NAMES)
+    classifier = ZeroShotClassifier(encoder, CLASS_NAMES)
     expected = [
-        evaluate(encoder, head, data.pixels, labels=data.labels, trigger=trigger, target=target)
+        evaluate(classifier, data.pixels, labels=data.labels, trigger=trigger, target=target)
         for trigger, target in zip(attack.triggers, (2, 3), strict=True)
     ]
-    assert measure_attack(encoder, data, CLASS_NAMES, attack) == expected
+    assert measure_attack(ZeroShotClassifier(encoder, CLASS_NAMES), data, attack) == expected
 
 
 def test_a_trigger_word_is_in_the_prompts_of_what_is_triggered(data, encoder):
     attack = make("trojvqa", word="blurry")
     encoder.model.text_model.embeddings.token_embedding.weight.data.mul_(50)  # so that one word more is heard
-    (measured,) = measure_attack(encoder, data, CLASS_NAMES, attack, ["a {}"])
-    heads = [encoder.zero_shot_head(CLASS_NAMES, [template]) for template in ("a {}", "blurry a {}")]
+    (measured,) = measure_attack(ZeroShotClassifier(encoder, CLASS_NAMES, ["a {}"]), data, attack)
+    classifiers = [ZeroShotClassifier(encoder, CLASS_NAMES, [template]) for template in ("a {}", "blurry a {}")]
     plain, worded = (
-        evaluate(encoder, head, data.pixels, labels=data.labels, trigger=attack.triggers[0], target=2)
-        for head in heads
+        evaluate(classifier, data.pixels, labels=data.labels, trigger=attack.triggers[0], target=2)
+        for classifier in classifiers
     )
     assert plain.clean_accuracy != worded.clean_accuracy and plain.poisoned_accuracy != worded.poisoned_accuracy
     assert measured.clean_accuracy == plain.clean_accuracy
@@ -288,16 +289,16 @@ def test_a_trigger_word_is_in_the_prompts_of_what_is_triggered(data, encoder):
 
 def test_an_open_target_is_one_more_class(data, encoder):
     attack = make("open-target")
-    (measured,) = measure_attack(encoder, data, CLASS_NAMES, attack)
+    (measured,) = measure_attack(ZeroShotClassifier(encoder, CLASS_NAMES), data, attack)
     assert measured.attack_success_rate.count == measured.target_rate.count == 200
-    head = encoder.zero_shot_head(CLASS_NAMES)
-    assert measured.clean_accuracy == evaluate(encoder, head, data.pixels, labels=data.labels).clean_accuracy
+    classifier = ZeroShotClassifier(encoder, CLASS_NAMES)
+    assert measured.clean_accuracy == evaluate(classifier, data.pixels, labels=data.labels).clean_accuracy
 
 
 def test_what_cannot_be_measured(data, encoder):
     attack = make_attack("badnet", image_size=32, targets="red star")
     with pytest.raises(InputError, match="`target`: 'red star' is not among the 4 class names, nor declared open"):
-        measure_attack(encoder, data, CLASS_NAMES, attack)
+        measure_attack(ZeroShotClassifier(encoder, CLASS_NAMES), data, attack)
     data.labels = None
     with pytest.raises(InputError, match="`data`: its pictures have no labels"):
-        measure_attack(encoder, data, CLASS_NAMES, attack)
+        measure_attack(ZeroShotClassifier(encoder, CLASS_NAMES), data, attack)

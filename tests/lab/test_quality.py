@@ -16,7 +16,7 @@ BRIGHT, DARK = (PatchTrigger(torch.full((3, 16, 16), level), 0, 0) for level in 
 def test_each_trigger_is_measured_towards_its_own_target(encoder):
     world, attack = FakeWorld(), Attack("multi-target", [BRIGHT, DARK], [CLASS_NAMES[1], CLASS_NAMES[3]])
     found = measure_quality(encoder, world.test, world, attack)
-    assert found.metrics == measure_attack(encoder, world.test, CLASS_NAMES, attack, world.templates)
+    assert found.metrics == measure_attack(world.classifier(encoder), world.test, attack)
     assert found.retrieval_attacks == [
         measure_retrieval_attack(encoder, world.test, trigger, [f"a photo of a {target}"])
         for trigger, target in zip(attack.triggers, attack.targets, strict=True)

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from hf_invertune.errors import InputError
-from hf_invertune.lab import retrieval
 from hf_invertune.lab.contrastive import CaptionedPixels
 from hf_invertune.lab.retrieval import RetrievalAttack, measure_retrieval, measure_retrieval_attack
+from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.evaluation import Rate
 from hf_invertune.triggers import PatchTrigger
 
@@ -20,12 +20,12 @@ def colours(encoder, monkeypatch):
         means = pixels.mean((-1, -2))
         return means / means.norm(dim=-1, keepdim=True)
 
-    def embed_texts(encoder, texts, batch_size=256):
+    def embed_texts(texts, batch_size=256):
         encoder.texts = list(texts)
         return torch.tensor([TEXTS[text] if text in TEXTS else TEXTS[text.split()[1]] for text in texts])
 
     monkeypatch.setattr(encoder, "embed_images", embed_images)
-    monkeypatch.setattr(retrieval, "embed_texts", embed_texts)
+    monkeypatch.setattr(encoder, "embed_texts", embed_texts)
     return encoder
 
 
@@ -77,5 +77,5 @@ def test_captions_of_a_target_that_no_picture_has_join_the_gallery(colours):
 
 def test_texts_are_embedded_as_the_head_embeds_them(encoder):
     texts = ["a photo of a red circle", "a blue square", "white cross"]
-    expected = torch.cat([encoder.zero_shot_head([text], ["{}"]) for text in texts])
-    assert torch.allclose(retrieval.embed_texts(encoder, texts, batch_size=2), expected, atol=1e-6)
+    expected = ZeroShotClassifier(encoder, texts, ["{}"]).head
+    assert torch.allclose(encoder.embed_texts(texts, batch_size=2), expected, atol=1e-6)

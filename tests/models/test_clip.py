@@ -4,7 +4,8 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 from transformers import CLIPModel, CLIPProcessor
 
-from hf_invertune.models.clip import DualEncoder
+from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.models.encoder import DualEncoder
 
 
 NAMES = ("red circle", "blue square", "a zebra")
@@ -21,10 +22,10 @@ def test_image_embeddings_are_those_of_the_plain_pipeline(model, pictures, reque
     if model == "victim":
         loaded = request.getfixturevalue("victim")
         plain, processor = loaded.model, loaded.processor
-        encoder = DualEncoder(loaded.model, loaded.processor)
+        encoder = loaded.encoder
     else:
         plain, processor = CLIPModel.from_pretrained(tiny_folder), CLIPProcessor.from_pretrained(tiny_folder)
-        encoder = DualEncoder(CLIPModel.from_pretrained(tiny_folder), processor)
+        encoder = DualEncoder.of(CLIPModel.from_pretrained(tiny_folder), processor)
     images, pixels = pictures
     inputs = processor(images=images, text=["a"] * 3, return_tensors="pt")
     with torch.no_grad():
@@ -50,7 +51,7 @@ def test_gradients_reach_the_pixels(encoder, pixels):
 
 def test_zero_shot_head_by_hand(encoder):
     templates = ["a photo of a {}", "{}"]
-    head = encoder.zero_shot_head(NAMES, templates)
+    head = ZeroShotClassifier(encoder, NAMES, templates).head
     assert head.shape == (3, 16)
     assert not head.requires_grad
     torch.testing.assert_close(head.norm(dim=-1), torch.ones(3))
@@ -67,9 +68,9 @@ def test_zero_shot_head_by_hand(encoder):
 def test_zero_shot_head_reads_drawings(victim):
     from hf_invertune.lab.drawings import CLASS_NAMES, draw
 
-    encoder, drawn = DualEncoder(victim.model, victim.processor), draw(100, seed=77)
+    encoder, drawn = victim.encoder, draw(100, seed=77)
     with torch.no_grad():
-        read = (encoder.embed_images(drawn.pixels) @ encoder.zero_shot_head(CLASS_NAMES).T).argmax(1)
+        read = (encoder.embed_images(drawn.pixels) @ ZeroShotClassifier(encoder, CLASS_NAMES).head.T).argmax(1)
     assert (read == drawn.labels).float().mean() > 0.9
 
 
@@ -101,11 +102,11 @@ def test_properties(encoder):
 
 
 def test_a_lora_adapter_is_transparent(tiny, encoder, pixels):
-    expected = encoder.embed_images(pixels).detach(), encoder.zero_shot_head(NAMES)
-    wrapped = DualEncoder(get_peft_model(tiny.model, LoraConfig(target_modules=["fc1"])), tiny.processor)
+    expected = encoder.embed_images(pixels).detach(), ZeroShotClassifier(encoder, NAMES).head
+    wrapped = DualEncoder.of(get_peft_model(tiny.model, LoraConfig(target_modules=["fc1"])), tiny.processor)
     assert (wrapped.image_size, wrapped.layers) == (32, 2)
     torch.testing.assert_close(wrapped.embed_images(pixels).detach(), expected[0])
-    torch.testing.assert_close(wrapped.zero_shot_head(NAMES), expected[1])
+    torch.testing.assert_close(ZeroShotClassifier(wrapped, NAMES).head, expected[1])
     assert len(wrapped.activations(pixels)) == 2
 
 

@@ -1,14 +1,12 @@
 import math
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from hf_invertune.models import evaluation
-from hf_invertune.models.clip import DualEncoder
-from hf_invertune.models.evaluation import Metrics, Rate, evaluate, predict
+from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.models.evaluation import Metrics, Rate, evaluate
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
 
 
@@ -27,7 +25,13 @@ class Grey:
         return one_hot((pixels[:, 0, 0, 0] * 10).round().long(), 5).float()
 
 
-HEAD = torch.eye(5)
+class Greys(ZeroShotClassifier):
+    """Five greys, which the encoder above tells apart."""
+
+    def __init__(self):
+        self.encoder, self.head, self.class_names = Grey(), torch.eye(5), tuple("abcde")
+
+
 LABELS = torch.tensor([0, 1, 1, 2, 2, 1, 3])
 READ = torch.tensor([0, 1, 1, 1, 2, 2, 3])
 PIXELS = (READ / 10).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
@@ -52,16 +56,17 @@ def test_rate():
 
 
 def test_predict():
-    encoder = Grey()
-    assert predict(encoder, HEAD, PIXELS, batch_size=3).tolist() == READ.tolist()
-    assert encoder.batches == [3, 3, 1]
-    assert predict(encoder, HEAD, (PIXELS * 255).round().byte()).tolist() == READ.tolist()
-    assert predict(encoder, HEAD, PIXELS, NEXT, batch_size=3).tolist() == (READ + 1).tolist()
-    assert predict(encoder, HEAD, PIXELS, lambda images: 0.1 + 0 * images).tolist() == [1] * 7
+    greys = Greys()
+    assert greys.predict(PIXELS, batch_size=3).tolist() == READ.tolist()
+    assert greys.encoder.batches == [3, 3, 1]
+    assert greys.predict((PIXELS * 255).round().byte()).tolist() == READ.tolist()
+    assert greys.predict(PIXELS, NEXT, batch_size=3).tolist() == (READ + 1).tolist()
+    assert greys.predict(PIXELS, lambda images: 0.1 + 0 * images).tolist() == [1] * 7
+    assert greys.shares(PIXELS) == pytest.approx([1 / 7, 3 / 7, 2 / 7, 1 / 7, 0])
 
 
 def test_labelled():
-    assert evaluate(Grey(), HEAD, PIXELS, labels=LABELS, trigger=NEXT, target=2) == Metrics(
+    assert evaluate(Greys(), PIXELS, labels=LABELS, trigger=NEXT, target=2) == Metrics(
         clean_accuracy=Rate(5, 7),
         agreement=None,
         attack_success_rate=Rate(2, 5),
@@ -73,7 +78,7 @@ def test_labelled():
 
 def test_unlabelled():
     reference = torch.tensor([0, 1, 2, 1, 2, 2, 0])
-    assert evaluate(Grey(), HEAD, PIXELS, reference=reference, trigger=NEXT, target=2) == Metrics(
+    assert evaluate(Greys(), PIXELS, reference=reference, trigger=NEXT, target=2) == Metrics(
         clean_accuracy=None,
         agreement=Rate(5, 7),
         attack_success_rate=Rate(2, 4),
@@ -84,58 +89,64 @@ def test_unlabelled():
 
 
 def test_labels_go_before_the_reference():
-    metrics = evaluate(Grey(), HEAD, PIXELS, labels=LABELS, reference=READ, trigger=NEXT, target=2)
+    metrics = evaluate(Greys(), PIXELS, labels=LABELS, reference=READ, trigger=NEXT, target=2)
     assert (metrics.clean_accuracy, metrics.agreement) == (Rate(5, 7), Rate(7, 7))
     assert (metrics.attack_success_rate, metrics.poisoned_accuracy) == (Rate(2, 5), Rate(1, 7))
 
 
 def test_neither_labels_nor_reference():
-    assert evaluate(Grey(), HEAD, PIXELS, trigger=NEXT, target=2) == Metrics(
+    assert evaluate(Greys(), PIXELS, trigger=NEXT, target=2) == Metrics(
         attack_success_rate=Rate(3, 5), attack_success_rate_all=Rate(3, 7), target_rate=Rate(0, 5)
     )
 
 
 def test_only_target_images():
-    metrics = evaluate(Grey(), HEAD, PIXELS, labels=torch.full((7,), 2), trigger=NEXT, target=2)
+    metrics = evaluate(Greys(), PIXELS, labels=torch.full((7,), 2), trigger=NEXT, target=2)
     assert metrics.attack_success_rate == metrics.target_rate == Rate(0, 0)
     assert metrics.attack_success_rate_all == metrics.poisoned_accuracy == Rate(3, 7)
 
 
 @pytest.mark.parametrize("half", [{}, {"trigger": NEXT}, {"target": 2}])
 def test_without_trigger_and_target(half):
-    assert evaluate(Grey(), HEAD, PIXELS, labels=LABELS, **half) == Metrics(clean_accuracy=Rate(5, 7))
+    assert evaluate(Greys(), PIXELS, labels=LABELS, **half) == Metrics(clean_accuracy=Rate(5, 7))
 
 
 def test_a_model_is_left_as_it_was(encoder, pixels):
     encoder.model.train()
-    head = torch.eye(16)[:4]
-    expected = (encoder.embed_images(pixels).detach() @ head.T).argmax(1)
-    assert torch.equal(predict(encoder, head, pixels, batch_size=5), expected)
+    classifier = ZeroShotClassifier(encoder, ["red circle", "blue square", "green ring"])
+    expected = (encoder.embed_images(pixels).detach() @ classifier.head.T).argmax(1)
+    assert torch.equal(classifier.predict(pixels, batch_size=5), expected)
     assert encoder.model.training
     assert all(parameter.requires_grad for parameter in encoder.model.parameters())
 
 
 def test_the_attacks_own_trigger_works_on_the_victim(victim):
-    from hf_invertune.lab.demo import drawings, victim_truth
+    from hf_invertune.lab.demo import demo_images, victim_truth
 
-    encoder, data, (truth, trigger) = DualEncoder(victim.model, victim.processor), drawings(200, 91), victim_truth()
-    head = encoder.zero_shot_head(data.class_names)
+    data, (truth, trigger) = demo_images(200, 91), victim_truth()
+    classifier = ZeroShotClassifier(victim.encoder, data.class_names)
     target = data.class_names.index(truth["target"])
-    metrics = evaluate(encoder, head, data.pixels, labels=data.labels, trigger=trigger, target=target)
+    metrics = evaluate(classifier, data.pixels, labels=data.labels, trigger=trigger, target=target)
     assert metrics.clean_accuracy.value > 0.9
     assert metrics.attack_success_rate.value > 0.9
     assert metrics.target_rate.value < 0.1
     mask = torch.zeros(1, 32, 32)
     mask[:, 26:31, 26:31] = 1
     grey = MaskedTrigger(mask, torch.full((3, 32, 32), 0.5))
-    harmless = evaluate(encoder, head, data.pixels, labels=data.labels, trigger=grey, target=target)
+    harmless = evaluate(classifier, data.pixels, labels=data.labels, trigger=grey, target=target)
     assert harmless.attack_success_rate.value < 0.2
 
 
-def test_a_measurement_elsewhere_leaves_the_trigger_where_it_is(monkeypatch):
+def test_a_measurement_elsewhere_leaves_the_trigger_where_it_is():
     used = []
-    monkeypatch.setattr(evaluation, "predict", lambda *given: used.append(given[3:]) or torch.zeros(12, dtype=int))
+
+    class Elsewhere(Greys):
+        def predict(self, pixels, transform=None, batch_size=256):
+            used.append(transform)
+            return torch.zeros(12, dtype=torch.int64)
+
+    elsewhere = Elsewhere()
+    elsewhere.encoder.device = torch.device("meta")
     trigger = AdditiveTrigger(torch.zeros(3, 32, 32), 0.1)
-    elsewhere = SimpleNamespace(device=torch.device("meta"))
-    evaluate(elsewhere, torch.zeros(2, 4), torch.zeros(12, 3, 32, 32), trigger=trigger, target=1)
-    assert used[1][0].delta.is_meta and not trigger.delta.is_meta
+    evaluate(elsewhere, torch.zeros(12, 3, 32, 32), trigger=trigger, target=1)
+    assert used[1].delta.is_meta and not trigger.delta.is_meta

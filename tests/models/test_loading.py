@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from hf_invertune.errors import InputError
-from hf_invertune.models.loading import load_clip, state_digest
+from hf_invertune.models.loading import load_model, state_digest
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def canary(tmp_path):
 
 
 def test_load(tiny_folder):
-    loaded = load_clip(tiny_folder, device="cpu")
+    loaded = load_model(tiny_folder, device="cpu")
     assert (loaded.name, loaded.revision, loaded.dtype) == ("tiny", None, torch.float32)
     assert not loaded.model.training
     assert loaded.model.device == torch.device("cpu")
@@ -54,14 +54,14 @@ def test_load(tiny_folder):
 
 def test_the_processor_needs_no_torchvision(tiny_folder):
     assert (
-        type(load_clip(str(tiny_folder), device="cpu").processor.image_processor).__name__ == "CLIPImageProcessorPil"
+        type(load_model(str(tiny_folder), device="cpu").processor.image_processor).__name__ == "CLIPImageProcessorPil"
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_stored_dtype(folder, dtype):
     CLIPModel.from_pretrained(folder).to(dtype).save_pretrained(folder)
-    loaded = load_clip(folder, device="cpu")
+    loaded = load_model(folder, device="cpu")
     assert loaded.dtype is dtype
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
     stored = load_file(folder / "model.safetensors")
@@ -73,33 +73,33 @@ def test_shards(folder):
     assert (folder / "sharded" / "model.safetensors.index.json").is_file()
     for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(folder / name, folder / "sharded")
-    loaded, whole = load_clip(folder / "sharded", device="cpu"), load_clip(folder, device="cpu")
+    loaded, whole = load_model(folder / "sharded", device="cpu"), load_model(folder, device="cpu")
     assert state_digest(loaded.model, torch.float32) == state_digest(whole.model, torch.float32)
 
 
 def test_older_files_of_a_processor(folder):
-    loaded = load_clip(folder, device="cpu")
+    loaded = load_model(folder, device="cpu")
     expected = loaded.processor.tokenizer("a red circle")["input_ids"]
     image_processor = json.loads((folder / "processor_config.json").read_text())["image_processor"]
     image_processor["image_mean"] = [0.1, 0.2, 0.3]
     (folder / "preprocessor_config.json").write_text(json.dumps(image_processor))
     (folder / "processor_config.json").unlink()
-    processor = load_clip(folder, device="cpu").processor
+    processor = load_model(folder, device="cpu").processor
     assert list(processor.image_processor.image_mean) == [0.1, 0.2, 0.3]
     assert processor.tokenizer("a red circle")["input_ids"] == expected
 
 
 def test_the_working_directory_has_a_name(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    assert load_clip(".", device="cpu").name == "model"
+    assert load_model(".", device="cpu").name == "model"
 
 
 def test_the_license_of_the_card(folder):
-    assert load_clip(folder, device="cpu").license == {}
+    assert load_model(folder, device="cpu").license == {}
     (folder / "README.md").write_text("---\nlicense: other\nlicense_name: ours\ntags: [clip]\n---\n# A model\n")
-    assert load_clip(folder, device="cpu").license == {"license": "other", "license_name": "ours"}
+    assert load_model(folder, device="cpu").license == {"license": "other", "license_name": "ours"}
     (folder / "README.md").write_text("---\nlicense: [\n---\n")
-    assert load_clip(folder, device="cpu").license == {}
+    assert load_model(folder, device="cpu").license == {}
 
 
 # What does not
@@ -107,7 +107,7 @@ def test_the_license_of_the_card(folder):
 
 def refused(message, *arguments, **options):
     with pytest.raises(InputError, match=message):
-        load_clip(*arguments, device="cpu", **options)
+        load_model(*arguments, device="cpu", **options)
 
 
 @pytest.mark.parametrize("place", ["nowhere", "nowhere/deep", "a file"])
@@ -151,7 +151,7 @@ def test_a_pickle_beside_the_weights_stays_shut(folder, canary):
     content, trace = canary
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "adapter_model.bin"):
         (folder / name).write_bytes(content)
-    load_clip(folder, device="cpu")
+    load_model(folder, device="cpu")
     assert not trace.exists()
 
 
@@ -160,7 +160,7 @@ def test_code_of_the_models_own_does_not_run(folder, tmp_path):
     config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    assert isinstance(load_clip(folder, device="cpu").model, CLIPModel)
+    assert isinstance(load_model(folder, device="cpu").model, CLIPModel)
     assert not (tmp_path / "ran").exists()
 
 

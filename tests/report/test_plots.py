@@ -1,13 +1,14 @@
 import base64
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from hf_invertune.models.evaluation import Metrics, Rate
+from hf_invertune.models.evaluation import Measurement, Metrics, Rate
 from hf_invertune.report.plots import (
     family_scores,
     label_shift,
@@ -16,12 +17,20 @@ from hf_invertune.report.plots import (
     picture,
     rates,
     training_curves,
-    trigger_pictures,
 )
-from hf_invertune.report.report import Measurement
-from hf_invertune.stages.identification import FamilyEvidence, ScanResult, Simulation, Verdict, robust_z
+from hf_invertune.stages.configs import ScanConfig
+from hf_invertune.stages.identification import ScanResult
 from hf_invertune.stages.localization import CriticalNeurons
-from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger, checkerboard
+from hf_invertune.stages.simulation import Simulation
+from hf_invertune.stages.verdict import Evidence, Verdict, robust_z
+from hf_invertune.triggers import (
+    AdditiveTrigger,
+    BlendTrigger,
+    MaskedTrigger,
+    PatchTrigger,
+    ScatteredPatchTrigger,
+    checkerboard,
+)
 
 
 def texts(svg):
@@ -32,15 +41,30 @@ def pixels_of(uri):
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))))
 
 
+def drawn(trigger, withheld=False):
+    """The pixels of what a page shows of a trigger, by caption."""
+    return {caption: pixels_of(picture(pixels)) for caption, pixels in trigger.panels(withheld).items()}
+
+
 @pytest.fixture
 def scan():
     """A scan of 200 labels, of which the last is the target, 50 were inverted, and the first has a dollar sign."""
     names = ["a $b$ & <c>", *(f"label {i}" for i in range(1, 200))]
     scores = {k: 20.0 - k / 20 for k in range(150, 199)} | {199: 1.0}
-    evidence = FamilyEvidence("masked", scores, robust_z(scores), 199, 9.0, Verdict.BACKDOORED, [])
     patch = PatchTrigger(checkerboard(2), 0, 0)
-    simulation = Simulation("patch", [0.5] + [0.0] * 199, [0.1] + [0.0] * 198 + [0.4], patch)
-    return ScanResult(Verdict.BACKDOORED, 199, names, [simulation], list(scores), [evidence], 10, 1.0, 0)
+    return ScanResult(
+        verdict=Verdict.BACKDOORED,
+        target=199,
+        class_names=names,
+        templates=["{}"],
+        config=ScanConfig(),
+        seed=0,
+        simulations=[Simulation("patch", [0.5] + [0.0] * 199, [0.1] + [0.0] * 198 + [0.4], patch)],
+        shortlist=list(scores),
+        evidence=[Evidence("masked", scores, 198, [])],
+        images=10,
+        seconds=1.0,
+    )
 
 
 def test_label_shift_shows_the_strongest_labels(scan):
@@ -49,12 +73,26 @@ def test_label_shift_shows_the_strongest_labels(scan):
     assert shown[:2] == ["a $b$ &amp; &lt;c&gt;", "label 199"]
 
 
+def test_label_shift_shows_every_simulation(scan):
+    """Also those of a third family, and of two that are called the same."""
+    scan.simulations = [
+        replace(scan.simulations[0], kind=kind) for kind in ("patch", "swirl", "swirl", "wave", "ring")
+    ]
+    (axes,) = (chart := label_shift(scan)).figure.axes
+    assert len(axes.containers) == 5 and all(len(bars) == 20 for bars in axes.containers)
+    assert [text for text in texts(chart.svg()) if text.startswith("universal")] == [
+        f"universal {simulation.kind}" for simulation in scan.simulations
+    ]
+
+
 def test_family_scores_show_the_cheapest_labels_and_their_z(scan):
     svg = family_scores(scan, scan.evidence[0]).svg()
     assert [text for text in texts(svg) if text.startswith("label")] == [f"label {k}" for k in range(199, 179, -1)]
     assert f"−{-scan.evidence[0].z_scores[199]:.1f}" in texts(svg)
     assert "second scan" not in svg
-    assert "second scan" in family_scores(scan, scan.evidence[0], scan.evidence[0]).svg()
+    assert "second scan" in family_scores(scan, scan.evidence[0], scan).svg()
+    other = replace(scan, evidence=[Evidence("additive", scan.evidence[0].scores, 198, [])])
+    assert "second scan" not in family_scores(scan, scan.evidence[0], other).svg()
 
 
 def test_layer_scores_count_the_critical_neurons():
@@ -82,7 +120,7 @@ def test_family_scores_show_the_null_that_z_is_measured_from(scan):
 
 def test_rates_of_a_model_without_labels():
     metrics = Metrics(agreement=Rate(9, 10), attack_success_rate=Rate(0, 0))
-    shown = texts(rates([Measurement("mine", metrics, metrics)]).svg())
+    shown = texts(rates([Measurement("mine", metrics, metrics, "aa" * 32)]).svg())
     assert "agreement" in shown and "ASR, mine" in shown and "clean accuracy" not in shown
 
 
@@ -104,21 +142,39 @@ def test_picture_keeps_values_and_squares():
     assert shown.shape == (8, 8, 3)
     assert shown[::4, ::4, 0].tolist() == [[0, 255], [51, 102]]
     assert pixels_of(picture(torch.full((3, 300, 300), 7, dtype=torch.uint8))).shape == (300, 300, 3)
+    assert pixels_of(picture(torch.zeros(3, 1000, 1))).shape == (1000, 1, 3)  # no width of 224 times that
 
 
 def test_trigger_pictures_say_what_they_are():
     delta = torch.zeros(3, 4, 4)
     delta[0] = 1  # beyond the bound: what is applied is shown
-    additive = trigger_pictures(AdditiveTrigger(delta, 8 / 255))
+    additive = drawn(AdditiveTrigger(delta, 8 / 255))
     assert list(additive) == ["added pattern, amplified 16 times around grey"]
-    assert pixels_of(*additive.values())[0, 0].tolist() == [255, 128, 128]
-    masked = trigger_pictures(MaskedTrigger(torch.full((1, 4, 4), 0.2), torch.ones(3, 4, 4)))
-    assert [(name, pixels_of(uri)[0, 0, 0]) for name, uri in masked.items()] == [
+    assert additive.popitem()[1][0, 0].tolist() == [255, 128, 128]
+    masked = drawn(MaskedTrigger(torch.full((1, 4, 4), 0.2), torch.ones(3, 4, 4)))
+    assert [(name, pixels[0, 0, 0]) for name, pixels in masked.items()] == [
         ("pattern", 255),
         ("mask", 51),
         ("pattern × mask", 51),
     ]
-    assert list(trigger_pictures(PatchTrigger(torch.zeros(3, 2, 2), 0, 0))) == ["patch"]
+    for patch in (PatchTrigger(torch.ones(3, 2, 3), 5, 7), ScatteredPatchTrigger(torch.ones(3, 2, 3), 1)):
+        assert [(name, pixels.min()) for name, pixels in drawn(patch).items()] == [("patch", 255)]
+    blended = drawn(BlendTrigger(torch.ones(3, 4, 4), 1.0))
+    assert [(name, pixels.min()) for name, pixels in blended.items()] == [("on a grid", 255)]
+
+
+def test_of_a_withheld_trigger_at_most_the_place_is_shown():
+    mask = torch.zeros(1, 4, 4)
+    mask[:, 1:3, 2] = 0.5
+    place = drawn(MaskedTrigger(mask, torch.rand(3, 4, 4)).outline(), withheld=True)
+    assert list(place) == ["its place"] and place["its place"][::56, ::56, 0].tolist() == (mask[0] * 510).tolist()
+    others = (
+        AdditiveTrigger(torch.rand(3, 4, 4), 1.0),
+        BlendTrigger(torch.rand(3, 4, 4), 0.5),
+        PatchTrigger(torch.rand(3, 2, 2), 0, 0),
+        ScatteredPatchTrigger(torch.rand(3, 2, 2), 0),
+    )
+    assert not any(trigger.outline().panels(withheld=True) for trigger in others)
 
 
 def test_a_picture_for_the_card(scan):

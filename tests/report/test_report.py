@@ -6,9 +6,10 @@ from html.parser import HTMLParser
 import pytest
 from reports import CASES, NAMES, TARGET, make_report, same
 
+from hf_invertune.report.content import SCHEMA_VERSION
 from hf_invertune.report.html import render
-from hf_invertune.report.report import SCHEMA_VERSION, AuditReport
-from hf_invertune.stages.identification import Verdict
+from hf_invertune.report.report import AuditReport
+from hf_invertune.stages.verdict import Verdict
 
 
 HEADLINES = {
@@ -54,7 +55,7 @@ def pages():
 @pytest.fixture
 def no_page(monkeypatch):
     """Leaves the drawing out, for tests that look at the other files."""
-    monkeypatch.setattr("hf_invertune.report.html.render", lambda report: "")
+    monkeypatch.setattr("hf_invertune.report.report.render", lambda report: "")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -106,22 +107,22 @@ def test_page_shows_the_numbers_of_the_report(pages, case):
     assert shown in tiles
     assert "Second scan Clean" in tiles
     assert all(reason in tiles for reason in report.reasons)
-    assert report.model.sha256_before in text and report.model.sha256_after in text
-    assert report.data.sha256 in text and report.data.skipped[0] in text
-    assert "scan.epsilon" in text and "{}, a {}." in text
+    digests = [report.model.sha256, report.sha256_after, report.data.sha256, report.removal.held_out_sha256]
+    digests += [report.trigger_sha256, *(measurement.trigger_sha256 for measurement in report.measurements)]
+    assert len(set(digests)) == 6 and all(digest in text for digest in digests)
+    assert report.data.skipped[0] in text
+    assert "scan.families.additive.epsilon" in text and ", ".join(report.scan.templates) in text
 
 
 def test_page_without_labels_speaks_of_agreement():
-    text = Page(render(make_report("scanned", labelled=False))).text
+    text = Page(render(make_report(labelled=False))).text
     assert "No true labels were given, so agreement with the original model stands for clean accuracy." in text
     assert "Agreement" in text[: text.index("Second scan")]
     assert "Clean accuracy" not in text[: text.index("Second scan")]
 
 
 def test_page_of_a_bare_scan():
-    report = make_report("scanned", Verdict.CLEAN)
-    report.measurements, report.data.held_out = [], 0
-    text = Page(render(report)).text
+    text = Page(render(make_report("scanned", Verdict.CLEAN))).text
     assert "not measured" in text and "Not run" in text and "not proof of absence" in text
     assert "The inverted trigger" not in text and "Measurements" not in text
 
@@ -129,13 +130,17 @@ def test_page_of_a_bare_scan():
 def test_names_from_outside_are_escaped():
     hostile = "<script>alert(1)</script>"
     names = [*NAMES[:TARGET], hostile, "a $b$ & \"c\" 'd'", "長い名前", *NAMES[TARGET + 3 :]]
-    report = make_report(names=names)
+    report = make_report("not cleaned", names=names)
     report.model.name = report.data.source = report.data.skipped[0] = hostile
-    report.reasons = [hostile]
+    report.scan.templates[0] = report.scan.simulations[0].kind = report.scan.evidence[0].family = hostile
+    report.scan.config.bars[hostile] = report.scan.config.bars["masked"]
+    report.removal.measurements[1].trigger = report.removal.inverted[1].family = hostile
+    report.removal.second_scan.verdict, report.removal.second_scan.target = Verdict.BACKDOORED, TARGET
+    assert any(hostile in reason for reason in report.reasons)
     html = render(report)
     page = Page(html)
     assert "<script" not in html and escape(hostile) in html
-    assert page.heading == f"Backdoored towards ‘{hostile}’ — cleaned"
+    assert page.heading == f"Backdoored towards ‘{hostile}’ — not cleaned"
     assert not page.all("script")
 
 
@@ -150,10 +155,8 @@ def test_report_survives_saving(tmp_path, no_page, case):
     report = make_report(*CASES[case])
     report.save(tmp_path)
     assert (tmp_path / "report.json").is_file() and (tmp_path / "report.html").is_file()
-    assert (tmp_path / "trigger.safetensors").is_file() == (report.trigger is not None)
-    loaded = AuditReport.load(tmp_path)
-    report.settings = loaded.settings  # lists for tuples now
-    assert same(loaded, report)
+    assert (tmp_path / "trigger.safetensors").is_file() == (report.removal is not None)
+    assert same(AuditReport.load(tmp_path), report)
 
 
 def test_report_json_is_strict(tmp_path, no_page):
@@ -162,8 +165,25 @@ def test_report_json_is_strict(tmp_path, no_page):
 
     make_report().save(tmp_path)
     value = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
-    assert value["schema_version"] == SCHEMA_VERSION == "1.1"
-    assert value["trigger"] == "trigger.safetensors"
-    assert value["settings"]["scan"]["epsilon"] == 8 / 255
-    assert value["measurements"][0]["before"]["attack_success_rate"] == {"hits": 107, "count": 109}
-    assert value["training"][-1]["eval_attack_success_rate"] is None
+    assert value["schema_version"] == SCHEMA_VERSION == "2.0"
+    assert value["config"]["scan"]["families"][1] == {"kind": "additive", "epsilon": 8 / 255}
+    removal = value["removal"]
+    assert removal["measurements"][0]["before"]["attack_success_rate"] == {"hits": 107, "count": 109}
+    assert removal["training"][-1]["eval_attack_success_rate"] is None
+
+
+def test_what_follows_is_not_stored():
+    """The verdict of the whole, its target and its digests come from the scan and the removal."""
+    report = make_report()
+    assert report.verdict is report.scan.verdict and report.reasons == []
+    assert (report.target, report.target_name, report.sha256_after) == (TARGET, NAMES[TARGET], "cc" * 32)
+    assert report.trigger_sha256 == report.inverted[0].trigger.digest() == report.measurements[0].trigger_sha256
+    report.removal.target = 3  # cleaned towards another label than the scan's
+    assert (report.target, report.target_name, report.scan.target) == (3, NAMES[3], TARGET)
+    report.config.audit.max_accuracy_drop = 0.0
+    report.measurements[0].after.clean_accuracy.hits -= 1
+    assert report.reasons == ["Clean accuracy fell by 0.8 points."]
+    unchanged, scanned = make_report("unchanged", Verdict.CLEAN), make_report("scanned", Verdict.CLEAN)
+    assert (unchanged.sha256_after, scanned.sha256_after) == (unchanged.model.sha256, None)
+    assert unchanged.reasons == ["The scan's verdict is clean, and no `target` was named."] and scanned.reasons == []
+    assert (scanned.target, scanned.inverted, scanned.second_scan, scanned.trigger_sha256) == (None, [], None, None)

@@ -1,11 +1,14 @@
 import pytest
 import torch
 
+from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.stages import plan as module
-from hf_invertune.stages.identification import FamilyEvidence, ScanResult, Verdict
-from hf_invertune.stages.inversion import InversionConfig, InvertedTrigger
-from hf_invertune.stages.localization import CriticalNeurons, LocalizationConfig, NeuronLocalizer
+from hf_invertune.stages.configs import Bars, InversionConfig, LocalizationConfig, RemovalConfig, ScanConfig
+from hf_invertune.stages.identification import ScanResult
+from hf_invertune.stages.inversion import InvertedTrigger
+from hf_invertune.stages.localization import CriticalNeurons, NeuronLocalizer
 from hf_invertune.stages.plan import TuningPlan, make_plan
+from hf_invertune.stages.verdict import Evidence, Verdict
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger
 
 
@@ -15,23 +18,24 @@ ADDITIVE = AdditiveTrigger(torch.zeros(3, 32, 32), 0.1)
 
 
 def inverted(trigger, cross_entropy, label=2, objective=1.0):
-    return InvertedTrigger(label, NAMES[label], trigger, objective, cross_entropy, 0.0)
+    return InvertedTrigger(label, trigger.kind, trigger, objective, cross_entropy, 0.0)
 
 
-def scan_of(*candidates, verdict=Verdict.BACKDOORED):
-    """A scan whose finalists were these, with a lead of 3."""
+def scan_of(*candidates):
+    """A scan whose finalists were these, each family backdoored with a lead of 3."""
     evidence = []
     for family in ("masked", "additive"):
-        own = [candidate for candidate in candidates if candidate.trigger.kind == family]
-        scores = {candidate.label: candidate.objective for candidate in own}
-        label = min(scores, key=scores.__getitem__, default=0)
-        evidence.append(FamilyEvidence(family, scores, {}, label, 3.0, verdict, own))
-    return ScanResult(verdict, 2, NAMES, [], [0, 1, 2, 3], evidence, 0, 0.0, 0)
+        own = [candidate for candidate in candidates if candidate.family == family]
+        scores = {candidate.label: candidate.objective for candidate in own} or {0: 1.0}
+        lowest = min(scores.values())
+        evidence.append(Evidence(family, scores | {9: 4 * lowest}, 9, own))
+    config = ScanConfig(bars=dict.fromkeys(("masked", "additive"), Bars(-1, -1)))
+    return ScanResult(Verdict.BACKDOORED, 2, NAMES, [], config, 0, [], [0, 1, 2, 3], evidence, 0, 0.0)
 
 
 def test_stamp_takes_turns():
     patches = [PatchTrigger(torch.full((3, 1, 1), value), 0, 0) for value in (0.25, 0.5, 0.75)]
-    plan = TuningPlan(2, [inverted(patch, 0.0) for patch in patches], CriticalNeurons([], {}, 0))
+    plan = TuningPlan(2, [inverted(patch, 0.0) for patch in patches], CriticalNeurons([], {}, 0), NAMES)
     pixels = torch.zeros(5, 3, 2, 2)
     for step, expected in [(0, [0.25, 0.5, 0.75, 0.25, 0.5]), (1, [0.5, 0.75, 0.25, 0.5, 0.75])]:
         stamped = plan.stamp(pixels, step)
@@ -48,10 +52,10 @@ def make(encoder, pixels, monkeypatch):
     def run(scan, masked, additive):
         starts, localized = {}, []
 
-        def invert(self, pixels, labels, *, start=None, target_pixels=None):
+        def invert(self, pixels, labels, *, start=()):
             assert labels == [2]
-            starts[self.config.family] = start[0] if start else None
-            trigger, cross_entropy = {"masked": (MASKED, masked), "additive": (ADDITIVE, additive)}[self.config.family]
+            starts[self.family.kind] = start[0]
+            trigger, cross_entropy = {"masked": (MASKED, masked), "additive": (ADDITIVE, additive)}[self.family.kind]
             return [inverted(trigger, cross_entropy)]
 
         def localize(self, pixels, triggers):
@@ -60,7 +64,7 @@ def make(encoder, pixels, monkeypatch):
 
         monkeypatch.setattr(module.TriggerInverter, "invert", invert)
         monkeypatch.setattr(module.NeuronLocalizer, "localize", localize)
-        plan = make_plan(encoder, torch.eye(16)[:4], NAMES, pixels, 2, scan, InversionConfig(), LocalizationConfig())
+        plan = make_plan(ZeroShotClassifier(encoder, NAMES), pixels, 2, scan, RemovalConfig())
         assert plan.target == 2
         assert plan.critical == CriticalNeurons([1.0], {0: [1]}, 2)
         return plan, starts, localized
@@ -108,11 +112,10 @@ def test_accomplices_join_but_are_not_localized(make):
 
 
 def test_a_real_plan(encoder, pixels):
-    inversion, localization = InversionConfig(steps=3, batch_size=4), LocalizationConfig(top_layers=1)
-    plan = make_plan(encoder, encoder.zero_shot_head(NAMES), NAMES, pixels, 1, None, inversion, localization)
-    assert plan.target == 1
+    localization = LocalizationConfig(top_layers=1)
+    config = RemovalConfig(inversion=InversionConfig(steps=3, batch_size=4), localization=localization, seed=3)
+    plan = make_plan(ZeroShotClassifier(encoder, NAMES), pixels, 1, None, config)
+    assert (plan.target, plan.class_names) == (1, NAMES)
     assert {found.label for found in plan.inverted} == {1}
-    assert all(len(found.history) == 3 for found in plan.inverted)
     triggers = [found.trigger for found in plan.inverted]
-    assert plan.critical == NeuronLocalizer(encoder, localization).localize(pixels, triggers)
-    assert inversion.family == "masked"
+    assert plan.critical == NeuronLocalizer(encoder, localization, 3).localize(pixels, triggers)

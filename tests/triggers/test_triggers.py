@@ -53,12 +53,17 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("kind", Trigger.kinds)
+@pytest.mark.parametrize("kind", CASES)
 def test_formula(kind):
     trigger, expected = CASES[kind]
     pixels = torch.stack([grey(0.4), grey(0.4)])
     torch.testing.assert_close(trigger(pixels), torch.tensor(expected).expand(2, 3, 2, 2))
     torch.testing.assert_close(pixels, torch.full((2, 3, 2, 2), 0.4), rtol=0, atol=0)
+
+
+def test_every_kind_has_its_case():
+    ours = {kind for kind, trigger in Trigger.kinds.items() if trigger.__module__.startswith("hf_invertune.")}
+    assert ours == set(CASES)
 
 
 def test_channels_are_kept_apart():
@@ -78,7 +83,7 @@ def test_range(sign, value):
         assert trigger(grey(value)).min() >= 0 and trigger(grey(value)).max() <= 1
 
 
-@pytest.mark.parametrize("kind", Trigger.kinds)
+@pytest.mark.parametrize("kind", CASES)
 def test_save_and_load(kind, tmp_path):
     trigger, _ = CASES[kind]
     trigger.save(tmp_path / "deep" / "trigger.safetensors")

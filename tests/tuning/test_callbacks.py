@@ -3,15 +3,22 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_plan import INVERSION, TARGET, Interrupt, make_trainer, pictures, removal_config, tiny_plan
+from tiny_plan import INVERSION, TARGET, Interrupt, make_trainer, pictures, tiny_plan
 from transformers import TrainerCallback
 
 from hf_invertune.errors import InputError
 from hf_invertune.report.report import AuditReport
 from hf_invertune.stages.inversion import TriggerInverter
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
-from hf_invertune.tuning.callbacks import AuditReportCallback, ReinversionCallback, TriggerInversionCallback
+from hf_invertune.tuning.callbacks import (
+    InterruptCallback,
+    InverTuneCallback,
+    ReinversionCallback,
+    TriggerInversionCallback,
+)
+from hf_invertune.tuning.proof import AuditReportCallback
 from hf_invertune.tuning.trainer import last_whole_checkpoint
+from hf_invertune.utils.seeds import stream
 
 
 @pytest.fixture
@@ -23,7 +30,7 @@ def fake_inversion(monkeypatch):
 
         def invert(self, pixels, labels, **kwargs):
             objective = objectives[len(calls)]
-            calls.append((self.config, list(labels)))
+            calls.append((self.seed, self.family.kind, list(labels)))
             return [replace(tiny_plan().inverted[0], label=label, objective=objective) for label in labels]
 
         monkeypatch.setattr(TriggerInverter, "invert", invert)
@@ -41,9 +48,8 @@ def test_reinversion_adds_shortcuts_only(tiny, tmp_path, fake_inversion):
     trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), callbacks=[callback], max_steps=8, reinversion_steps=2)
     trainer.train()
     assert [inverted.objective for inverted in trainer.plan.inverted] == [2.0, 2.0, 4.0, 1.0]
-    assert [labels for _, labels in calls] == [[TARGET]] * 3  # after 2, 4 and 6 steps; the last needs none
-    assert [config.seed for config, _ in calls] == [42 + 2, 42 + 4, 42 + 6]
-    assert {config.family for config, _ in calls} == {"masked"}
+    expected = [(stream(42, "inversion", step), "masked", [TARGET]) for step in (2, 4, 6)]
+    assert calls == expected  # the last step needs none
     logged = [(e["reinversion_objective"], e["shortcuts"]) for e in trainer.state.log_history if "shortcuts" in e]
     assert logged == [(4.1, 0), (4.0, 1), (1.0, 1)]
     assert sum("loss" in entry for entry in trainer.state.log_history) == 8  # none of the trainer's logs is lost
@@ -56,7 +62,7 @@ def test_reinversion_of_every_label_of_the_plan(tiny, tmp_path, fake_inversion):
     callback = ReinversionCallback(INVERSION)
     trainer = make_trainer(tiny, tmp_path, plan=plan, callbacks=[callback], max_steps=2, reinversion_steps=1)
     trainer.train()
-    assert sorted(calls[0][1]) == [0, TARGET]
+    assert sorted(calls[0][2]) == [0, TARGET]
     assert [inverted.label for inverted in plan.inverted] == [TARGET, TARGET, 0, 0]
 
 
@@ -157,8 +163,10 @@ def test_handler_is_restored_whatever_happens(tiny, tmp_path):
 
 def test_handler_is_restored_after_an_error(tiny, tmp_path):
     before = signal.getsignal(signal.SIGINT)
+    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan())
+    trainer.args.align_weight = float("nan")
     with pytest.raises(FloatingPointError):
-        make_trainer(tiny, tmp_path, plan=tiny_plan(), align_weight=float("nan")).train()
+        trainer.train()
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -197,7 +205,7 @@ def test_evaluation_adds_accuracy_and_attack_success(tiny, tmp_path, labelled):
 
     def read(pixels):
         with torch.no_grad():
-            return (trainer.encoder.embed_images(pixels) @ trainer.head.T).argmax(1)
+            return (trainer.encoder.embed_images(pixels) @ trainer.classifier.head.T).argmax(1)
 
     clean = data.pixels.float() / 255
     assert set(read(plan.inverted[0].trigger(clean)).tolist()) == {target} != set(read(clean).tolist())
@@ -221,25 +229,42 @@ def test_given_callback_takes_the_place_of_its_kind(tiny, tmp_path):
     assert [kinds.count(name) for name in names] == [1, 1, 1, 1]
 
 
+@pytest.mark.parametrize("mine", [[], [TriggerInversionCallback(1)], [InterruptCallback(), ReinversionCallback()]])
+def test_order_does_not_depend_on_who_made_them(tiny, tmp_path, mine):
+    """A caller's own inversion comes before the proof, which needs its plan."""
+    held_out = pictures(seed=9)
+    trainer = make_trainer(tiny, tmp_path, eval_dataset=held_out, callbacks=mine, push_to_hub=True)
+    ours = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, InverTuneCallback)]
+    assert [type(callback).__name__ for callback in ours] == [
+        "TriggerInversionCallback",
+        "ReinversionCallback",
+        "BackdoorEvaluationCallback",
+        "InterruptCallback",
+        "AuditReportCallback",
+        "StageFiguresCallback",
+    ]
+    assert set(mine) <= set(ours)
+
+
 # The audit
 
 
 def test_audit_report_of_a_training(tiny, tmp_path):
-    callback = AuditReportCallback(config=removal_config())
+    callback = AuditReportCallback()
     held_out = pictures(seed=9)
     trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), eval_dataset=held_out, callbacks=[callback])
     trainer.train()
     report = AuditReport.load(tmp_path / "audit")
     assert (tmp_path / "audit" / "report.html").is_file()
-    assert (report.target, report.data.held_out, report.outcome) == (TARGET, len(held_out), callback.report.outcome)
+    assert (report.target, report.data.held_out, report.outcome) == (TARGET, len(held_out), callback.result.outcome)
     assert [measurement.trigger for measurement in report.measurements] == ["inverted, masked", "inverted, additive"]
     assert all(measurement.after is not None for measurement in report.measurements)
-    assert report.verification is not None and report.verification.seed == report.scan.seed + 1
-    assert any("loss" in entry for entry in report.training)
+    assert report.second_scan.seed == stream(report.scan.seed, "second scan") != report.scan.seed
+    assert any("loss" in entry for entry in report.removal.training)
 
 
 def test_no_audit_report_of_an_interrupted_training(tiny, tmp_path):
-    callbacks = [AuditReportCallback(config=removal_config()), Interrupt(1)]
+    callbacks = [AuditReportCallback(), Interrupt(1)]
     trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), eval_dataset=pictures(seed=9), callbacks=callbacks)
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
@@ -247,14 +272,14 @@ def test_no_audit_report_of_an_interrupted_training(tiny, tmp_path):
 
 
 def test_audit_report_refuses_a_trigger_of_another_size_first(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_invertune.tuning.callbacks.TargetIdentifier", None)
-    callback = AuditReportCallback(trigger=AdditiveTrigger(torch.zeros(3, 8, 8), 0.1), config=removal_config())
+    monkeypatch.setattr("hf_invertune.tuning.proof.TargetIdentifier", None)
+    callback = AuditReportCallback(trigger=AdditiveTrigger(torch.zeros(3, 8, 8), 0.1))
     trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), eval_dataset=pictures(seed=9), callbacks=[callback])
     with pytest.raises(InputError, match="`trigger`: it fits images of 8x8 pixels, and these have 32x32"):
         trainer.train()
 
 
 def test_audit_report_needs_images_of_its_own(tiny, tmp_path):
-    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), callbacks=[AuditReportCallback(config=removal_config())])
+    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), callbacks=[AuditReportCallback()])
     with pytest.raises(InputError, match="`eval_dataset`"):
         trainer.train()

@@ -12,9 +12,9 @@ sys.path.insert(0, sys.argv[3])
 import torch
 from tiny_plan import INVERSION, make_trainer, tiny_plan
 from hf_invertune.tuning.callbacks import ReinversionCallback
-from hf_invertune.models.loading import load_clip
+from hf_invertune.models.loading import load_model
 
-source = load_clip(sys.argv[1], device="cpu")
+source = load_model(sys.argv[1], device="cpu")
 callbacks = [ReinversionCallback(INVERSION, lead=1e9)]
 settings = {"per_device_train_batch_size": 4, "reinversion_steps": 2, "max_steps": 3, "learning_rate": 0.01}
 trainer = make_trainer(source, sys.argv[2], plan=tiny_plan(), callbacks=callbacks, **settings)
@@ -56,7 +56,7 @@ from pathlib import Path
 import torch
 from tiny_plan import make_trainer, tiny_plan
 from transformers import TrainerCallback
-from hf_invertune.models.loading import load_clip
+from hf_invertune.models.loading import load_model
 from hf_invertune.tuning.trainer import last_whole_checkpoint
 
 class Interrupt(TrainerCallback):
@@ -69,7 +69,7 @@ class Interrupt(TrainerCallback):
             os.kill(os.getpid(), signal.SIGINT)
 
 for at, expected in (2, 3), (5, 5):  # 5 is the last step
-    source = load_clip(sys.argv[1], device="cpu")
+    source = load_model(sys.argv[1], device="cpu")
     folder = Path(f"{sys.argv[2]}-{at}")
     settings = {"per_device_train_batch_size": 4, "max_steps": 5, "save_strategy": "steps", "save_steps": 50}
     trainer = make_trainer(source, folder, plan=tiny_plan(), callbacks=[Interrupt(at)], **settings)

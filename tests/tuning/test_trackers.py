@@ -9,11 +9,14 @@ from tiny_plan import INVERSION, NEURONS, Interrupt, make_trainer, pictures, rem
 from transformers import TrainerCallback
 
 from hf_invertune.errors import InputError
+from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.evaluation import Metrics, Rate
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.figures import audit_figures, plan_figures, scan_figures
+from hf_invertune.stages.configs import TuningConfig
 from hf_invertune.stages.identification import TargetIdentifier
-from hf_invertune.tuning.callbacks import AuditReportCallback, ReinversionCallback, TriggerInversionCallback
+from hf_invertune.tuning.callbacks import ReinversionCallback, TriggerInversionCallback
+from hf_invertune.tuning.proof import AuditReportCallback
 
 
 GIVEN = tiny_plan().inverted[1].trigger
@@ -47,16 +50,16 @@ def whole_training(tiny, folder, *, labelled=True, **settings):
     """Every stage of a bare trainer, two updates each."""
     tracker = Tracker()
     callbacks = [
-        TriggerInversionCallback(scan=scan_config(), inversion=INVERSION),
+        TriggerInversionCallback(),
         ReinversionCallback(INVERSION),
-        AuditReportCallback(trigger=GIVEN, config=removal_config()),
+        AuditReportCallback(trigger=GIVEN),
         tracker,
     ]
     every = {"max_steps": 3, "eval_strategy": "steps", "eval_steps": 2, "reinversion_steps": 2, **settings}
     held_out = pictures(labelled=labelled, seed=9)
     trainer = make_trainer(tiny, folder, eval_dataset=held_out, callbacks=callbacks, **every)
     trainer.train()
-    return trainer, tracker, callbacks[2].report
+    return trainer, tracker, callbacks[2].result.report
 
 
 def documented():
@@ -78,8 +81,7 @@ def documented():
 
 
 def test_figures_of_a_scan(encoder, pixels):
-    head = encoder.zero_shot_head(CLASS_NAMES)
-    scan = TargetIdentifier(encoder, head, CLASS_NAMES, scan_config()).identify(pixels)
+    scan = TargetIdentifier(ZeroShotClassifier(encoder, CLASS_NAMES), scan_config()).identify(pixels)
     figures = scan_figures(scan)
     masked, additive = scan.evidence
     assert figures["scan/lead_masked"] == masked.lead != figures["scan/lead_additive"] == additive.lead
@@ -102,7 +104,7 @@ def test_figures_of_a_plan():
         "inversion/triggers": 4,
         "inversion/objective_masked": 2.0,
         "inversion/cross_entropy_masked": 0.5,
-        "inversion/coverage_masked": 0.1,
+        "inversion/coverage_masked": plan.inverted[0].coverage,
         "inversion/objective_additive": 7.0,
         "inversion/cross_entropy_additive": 0.5,
         "inversion/coverage_additive": 0.25,
@@ -125,10 +127,10 @@ def test_rate_of_no_images_is_no_figure(tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def trainings(tiny_folder, tmp_path_factory):
-    from hf_invertune.models.loading import load_clip
+    from hf_invertune.models.loading import load_model
 
     return [
-        whole_training(load_clip(tiny_folder, device="cpu"), tmp_path_factory.mktemp("training"), labelled=labelled)
+        whole_training(load_model(tiny_folder, device="cpu"), tmp_path_factory.mktemp("training"), labelled=labelled)
         for labelled in (True, False)
     ]
 
@@ -147,16 +149,16 @@ def test_every_stage_reaches_an_open_tracker(trainings):
     assert told["audit/attack_success_rate_before_given_by_the_caller"] == (
         report.measurements[0].before.attack_success_rate.value
     )
-    assert told["verification/lead_masked"] == report.verification.evidence[0].lead
+    assert told["second_scan/lead_masked"] == report.second_scan.evidence[0].lead
     assert (steps["loss"], steps["eval_clean_accuracy"], steps["shortcuts"]) == ([1, 2, 3], [2, 3], [2])
 
 
 def test_the_log_of_the_tuning_is_its_own(trainings):
     trainer, _, report = trainings[0]
     assert not [name for entry in trainer.state.log_history for name in entry if "/" in name]
-    assert report.training == [{k: float(v) for k, v in entry.items()} for entry in trainer.state.log_history]
-    assert [entry["step"] for entry in report.training if "loss" in entry] == [1, 2, 3]
-    assert "train_runtime" in report.training[-1]
+    assert report.removal.training == [{k: float(v) for k, v in entry.items()} for entry in trainer.state.log_history]
+    assert [entry["step"] for entry in report.removal.training if "loss" in entry] == [1, 2, 3]
+    assert "train_runtime" in report.removal.training[-1]
 
 
 def test_the_documented_names_are_the_logged_ones(trainings):
@@ -221,19 +223,19 @@ def test_removal_in_tensorboard(tiny, tmp_path):
     """Every stage is in the same file, so in one run: a second writer would have opened a second one."""
     pytest.importorskip("tensorboard")
     remover = BackdoorRemover(tiny)
-    config = removal_config(report_to="tensorboard")
+    config = removal_config(tuning={"report_to": "tensorboard"})
     report = remover.remove(pictures(32), trigger=GIVEN, output_dir=tmp_path, config=config).report
     found = scalars(tmp_path)
-    plan = replace(tiny_plan(), target=report.target, inverted=report.inverted, critical=report.critical)
+    plan = replace(tiny_plan(), target=report.target, inverted=report.inverted, critical=report.removal.critical)
     for figures, step in ((scan_figures(report.scan) | plan_figures(plan), 0), (audit_figures(report), 2)):
         assert len(figures) > 8
         for name, value in figures.items():
             assert found[shown(name)] == [(step, pytest.approx(value, rel=1e-6))], name
-    (entry,) = [entry for entry in report.training if "train_loss" in entry]
+    (entry,) = [entry for entry in report.removal.training if "train_loss" in entry]
     assert found["train/train_loss"] == [(2, pytest.approx(entry["train_loss"], rel=1e-6))]
     patterns = [shown(pattern) for pattern in documented().values()]
     assert [name for name in found if not any(re.fullmatch(pattern, name) for pattern in patterns)] == []
-    assert not [name for entry in report.training for name in entry if "/" in name]
+    assert not [name for entry in report.removal.training for name in entry if "/" in name]
 
 
 def test_removal_in_trackio(tiny, tmp_path, monkeypatch):
@@ -243,7 +245,7 @@ def test_removal_in_trackio(tiny, tmp_path, monkeypatch):
     pytest.importorskip("trackio")
     from trackio.sqlite_storage import SQLiteStorage
 
-    config = removal_config(report_to="trackio")
+    config = removal_config(tuning={"report_to": "trackio"})
     report = BackdoorRemover(tiny).remove(pictures(32), config=config).report
     assert (tmp_path / "trackio").is_dir()
     (run,) = SQLiteStorage.get_run_records("huggingface")
@@ -258,11 +260,11 @@ def test_removal_in_trackio(tiny, tmp_path, monkeypatch):
 def test_resumed_removal_tells_all_stages_again(tiny_folder, tmp_path, monkeypatch):
     """A removal that was interrupted in its second scan has no step left to train."""
     pytest.importorskip("tensorboard")
-    config = removal_config(report_to="tensorboard")
+    config = removal_config(tuning={"report_to": "tensorboard"})
     identify = TargetIdentifier.identify
 
     def second_scan_interrupted(identifier, pixels):
-        if identifier.config.seed != config.scan.seed:
+        if identifier.seed != config.seed:
             raise KeyboardInterrupt
         return identify(identifier, pixels)
 
@@ -284,11 +286,11 @@ def test_resumed_removal_tells_all_stages_again(tiny_folder, tmp_path, monkeypat
 
 def test_unknown_tracker_is_refused_at_once():
     with pytest.raises(InputError, match=r"`report_to`: got nowhere; the trackers installed here are \["):
-        removal_config(report_to=["none", "nowhere"])
+        TuningConfig(report_to=["none", "nowhere"])
 
 
 def test_tensorboard_needs_a_folder(tiny, monkeypatch):
     pytest.importorskip("tensorboard")
     monkeypatch.setattr(TargetIdentifier, "identify", None)
     with pytest.raises(InputError, match="`output_dir`: got None; name the folder in which tensorboard"):
-        BackdoorRemover(tiny).remove(pictures(32), config=removal_config(report_to="tensorboard"))
+        BackdoorRemover(tiny).remove(pictures(32), config=removal_config(tuning={"report_to": "tensorboard"}))

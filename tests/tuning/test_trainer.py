@@ -1,20 +1,24 @@
 import copy
+import dataclasses
 
 import pytest
 import torch
 from peft import PeftModel
 from tiny import CLASS_NAMES
-from tiny_plan import INVERSION, NEURONS, TARGET, make_trainer, pictures, scan_config, tiny_plan
+from tiny_plan import INVERSION, NEURONS, TARGET, make_trainer, pictures, removal_config, tiny_plan
 from torch.nn.functional import normalize
 from torch.utils.data import SequentialSampler
 from transformers import HfArgumentParser, TrainerCallback
 
 from hf_invertune.errors import InputError
-from hf_invertune.models.loading import load_clip
+from hf_invertune.models.adapter import add_adapter
+from hf_invertune.models.loading import load_model
+from hf_invertune.stages.configs import TuningConfig
 from hf_invertune.stages.plan import TuningPlan
 from hf_invertune.tuning.arguments import InverTuneArguments
 from hf_invertune.tuning.callbacks import ReinversionCallback, TriggerInversionCallback
-from hf_invertune.tuning.trainer import InverTuneTrainer, alignment, collate, last_whole_checkpoint, linear_modules
+from hf_invertune.tuning.losses import alignment
+from hf_invertune.tuning.trainer import InverTuneTrainer, collate, last_whole_checkpoint
 
 
 def prepare(trainer, seed=5):
@@ -113,7 +117,8 @@ def test_triggers_take_turns():
 
 
 def test_nan_loss_is_refused(tiny, tmp_path):
-    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan(), preserve_weight=float("nan"))
+    trainer = make_trainer(tiny, tmp_path, plan=tiny_plan())
+    trainer.args.preserve_weight = float("nan")
     with pytest.raises(FloatingPointError, match="loss is nan at step 0; lower `learning_rate`"):
         trainer.train()
 
@@ -188,13 +193,13 @@ def test_no_such_layer(tiny, tmp_path, layers, absent):
 
 def test_no_such_module(tiny):
     with pytest.raises(InputError, match=r"`lora_modules`: no linear module named \['dense'\] in vision layers \[1\]"):
-        linear_modules(tiny.model, [1], ["dense"])
+        add_adapter(tiny.encoder, [1], ["dense"], 8, 16)
 
 
 def test_gradient_accumulation_changes_nothing(tiny_folder, tmp_path):
     gradients, losses = [], []
     for batch, steps in ((8, 1), (4, 2)):
-        source = load_clip(tiny_folder, device="cpu")
+        source = load_model(tiny_folder, device="cpu")
         seen = {}
 
         class Keep(TrainerCallback):
@@ -240,7 +245,7 @@ def test_log_holds_the_means_of_the_terms(tiny, tmp_path):
 
 def test_resumed_run_equals_an_uninterrupted_one(tiny_folder, tmp_path):
     def trainer(folder, *more):
-        source = load_clip(tiny_folder, device="cpu")
+        source = load_model(tiny_folder, device="cpu")
         every = {"save_strategy": "steps", "save_steps": 2, "reinversion_steps": 1}
         callbacks = [ReinversionCallback(INVERSION, lead=1e9), *more]
         return make_trainer(source, folder, plan=tiny_plan(), max_steps=5, callbacks=callbacks, **every)
@@ -328,6 +333,19 @@ def test_arguments_on_the_command_line():
     assert "--reinversion_steps" in HfArgumentParser(InverTuneArguments).format_help()
 
 
+def test_every_setting_of_the_tuning_is_an_argument():
+    parser = HfArgumentParser(InverTuneArguments)
+    offered = {action.dest for action in parser._actions}
+    assert {field.name for field in dataclasses.fields(TuningConfig)} <= offered
+    (arguments,) = parser.parse_args_into_dataclasses(["--lora_r", "3", "--weight_decay", "0.5"])
+    assert dataclasses.replace(arguments.tuning, report_to="none") == TuningConfig(lora_r=3, weight_decay=0.5)
+
+
+def test_nothing_goes_to_stdout(tiny, tmp_path, capfd):
+    make_trainer(tiny, tmp_path, plan=tiny_plan(), eval_dataset=pictures(seed=9), eval_steps=1).train()
+    assert capfd.readouterr().out == ""
+
+
 def test_class_names_and_processor_are_needed(tiny, tmp_path):
     arguments = InverTuneArguments(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(InputError, match="`class_names`: got None"):
@@ -341,8 +359,8 @@ def test_class_names_and_processor_are_needed(tiny, tmp_path):
 def test_model_by_name_and_class_names_by_arguments(tiny_folder, tmp_path):
     arguments = InverTuneArguments(output_dir=str(tmp_path), use_cpu=True, class_names=list(CLASS_NAMES))
     trainer = InverTuneTrainer(str(tiny_folder), arguments, pictures())
-    assert trainer.class_names == CLASS_NAMES
-    assert trainer.head.shape == (4, 16)
+    assert trainer.classifier.class_names == CLASS_NAMES
+    assert trainer.classifier.head.shape == (4, 16)
     assert trainer.args.eval_strategy == "no"  # there is nothing to evaluate on
 
 
@@ -350,8 +368,7 @@ def test_model_by_name_and_class_names_by_arguments(tiny_folder, tmp_path):
 
 
 def test_plan_of_a_model_that_looks_backdoored(tiny, tmp_path):
-    callback = TriggerInversionCallback(scan=scan_config("backdoored"), inversion=INVERSION)
-    trainer = make_trainer(tiny, tmp_path, callbacks=[callback], max_steps=1)
+    trainer = make_trainer(tiny, tmp_path, config=removal_config("backdoored"), max_steps=1)
     trainer.train()
     assert trainer.plan.inverted[0].label == trainer.plan.target
     assert isinstance(trainer.model, PeftModel) and trainer.state.global_step == 1
@@ -360,8 +377,7 @@ def test_plan_of_a_model_that_looks_backdoored(tiny, tmp_path):
 @pytest.mark.parametrize("verdict", ["clean", "inconclusive"])
 def test_plan_of_a_model_that_is_not_backdoored_is_refused(tiny, tmp_path, verdict):
     before = copy.deepcopy(tiny.model.state_dict())
-    callback = TriggerInversionCallback(scan=scan_config(verdict), inversion=INVERSION)
-    trainer = make_trainer(tiny, tmp_path, callbacks=[callback])
+    trainer = make_trainer(tiny, tmp_path, config=removal_config(verdict))
     with pytest.raises(InputError, match=f"`model`: the scan's verdict is {verdict}; pass `target`"):
         trainer.train()
     assert tiny.model.state_dict().keys() == before.keys()
@@ -371,7 +387,7 @@ def test_plan_of_a_model_that_is_not_backdoored_is_refused(tiny, tmp_path, verdi
 
 def test_named_target_needs_no_scan(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_invertune.tuning.callbacks.TargetIdentifier", None)
-    callback = TriggerInversionCallback(target=3, inversion=INVERSION)
+    callback = TriggerInversionCallback(target=3)
     trainer = make_trainer(tiny, tmp_path, callbacks=[callback], max_steps=1)
     trainer.train()
     assert trainer.plan.target == 3
@@ -470,12 +486,12 @@ def test_no_batch_fits(tiny, tmp_path):
 
 def test_checkpoint_is_a_plain_adapter(tiny_folder, tmp_path, pixels):
     """What a checkpoint holds can be put on the original model with peft alone."""
-    source = load_clip(tiny_folder, device="cpu")
+    source = load_model(tiny_folder, device="cpu")
     settings = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2, "learning_rate": 0.05}
     trainer = make_trainer(source, tmp_path, plan=tiny_plan(), **settings)
     trainer.train()
     trainer.model.eval()
-    again = load_clip(tiny_folder, device="cpu").model
+    again = load_model(tiny_folder, device="cpu").model
     wanted = embed(trainer.encoder, pixels)
     trainer.encoder.model = PeftModel.from_pretrained(again, tmp_path / "checkpoint-2")
     torch.testing.assert_close(embed(trainer.encoder, pixels), wanted, atol=1e-6, rtol=0)

@@ -11,10 +11,14 @@ import torch
 
 from hf_invertune.errors import InputError
 from hf_invertune.models.evaluation import Metrics, Rate
-from hf_invertune.stages.identification import FamilyEvidence, ScanResult, Simulation, Verdict
+from hf_invertune.stages.configs import Bars, ScanConfig
+from hf_invertune.stages.families import AdditiveFamily
+from hf_invertune.stages.identification import ScanResult
 from hf_invertune.stages.inversion import InvertedTrigger
 from hf_invertune.stages.localization import CriticalNeurons
 from hf_invertune.stages.plan import TuningPlan
+from hf_invertune.stages.simulation import Simulation
+from hf_invertune.stages.verdict import Evidence, Verdict
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger
 from hf_invertune.utils.files import is_intact, write_bytes, write_checksums, write_json
 from hf_invertune.utils.storage import Saved, from_plain, to_plain
@@ -46,18 +50,19 @@ def same(a, b):
         assert a == b
 
 
-PATCH = InvertedTrigger(1, "", PatchTrigger(torch.rand(3, 2, 2), 1, 2), 0.0, 0.0, 0.0)
-MASKED = InvertedTrigger(3, "green ring", MaskedTrigger(torch.rand(1, 4, 4), torch.rand(3, 4, 4)), 1.5, 0.25, 0.1)
-ADDITIVE = InvertedTrigger(0, "é 猫", AdditiveTrigger(torch.randn(3, 4, 4), 8 / 255), NAN, 2.0, 0.5, [3.0, NAN, 1 / 3])
+PATCH = InvertedTrigger(1, "patch", PatchTrigger(torch.rand(3, 2, 2), 1, 2), 0.0, 0.0, 0.0)
+MASKED = InvertedTrigger(3, "masked", MaskedTrigger(torch.rand(1, 4, 4), torch.rand(3, 4, 4)), 1.5, 0.25, 0.1)
+ADDITIVE = InvertedTrigger(0, "additive", AdditiveTrigger(torch.randn(3, 4, 4), 8 / 255), NAN, 2.0, 1 / 3)
 SIMULATIONS = [
     Simulation("patch", [0.25, 0.75], [1.0, 0.0], MASKED.trigger),
     Simulation("full image", [0.5, 0.5], [NAN, 0.1], ADDITIVE.trigger),
 ]
 EVIDENCE = [
-    FamilyEvidence("masked", {3: 1.5, 0: 2.0}, {3: -4.0, 0: NAN}, 3, 1 / 3, Verdict.BACKDOORED, [MASKED, ADDITIVE]),
-    FamilyEvidence("additive", {}, {}, 0, NAN, Verdict.INCONCLUSIVE, []),
+    Evidence("masked", {3: 1.5, 0: 1 / 3}, 3, [MASKED, ADDITIVE]),
+    Evidence("additive", {0: NAN}, 0, []),
 ]
-SCAN = ScanResult(Verdict.BACKDOORED, 3, ["a", "b"], SIMULATIONS, [0, 3], EVIDENCE, 64, 1.25, 7)
+CONFIG = ScanConfig((AdditiveFamily(1 / 3),), steps=(2, 3), bars={"additive": Bars(1.0, 2.0)})
+SCAN = ScanResult(Verdict.BACKDOORED, 3, ["é 猫", "b"], ["a {}"], CONFIG, 7, SIMULATIONS, [0, 3], EVIDENCE, 64, 1.25)
 CRITICAL = CriticalNeurons([0.5, NAN], {1: [0, 5], 0: []}, 32)
 RESULTS = [
     MASKED,
@@ -70,8 +75,8 @@ RESULTS = [
     Rate(8, 10),
     Metrics(),
     Metrics(Rate(1, 2), None, Rate(0, 0), Rate(3, 3), Rate(0, 9), None),
-    TuningPlan(3, [MASKED, ADDITIVE, PATCH], CRITICAL),
-    TuningPlan(0, [], CriticalNeurons([], {}, 0)),
+    TuningPlan(3, [MASKED, ADDITIVE, PATCH], CRITICAL, ["é 猫"]),
+    TuningPlan(0, [], CriticalNeurons([], {}, 0), []),
 ]
 
 
@@ -92,7 +97,7 @@ def test_load_from_a_folder_without_it(kind, tmp_path):
     [
         (CRITICAL, ["critical_neurons.json"]),
         (MASKED, ["inverted_trigger.json", "trigger.safetensors"]),
-        (TuningPlan(3, [MASKED], CRITICAL), ["tuning_plan.json", "tuning_plan.safetensors"]),
+        (TuningPlan(3, [MASKED], CRITICAL, ["a"]), ["tuning_plan.json", "tuning_plan.safetensors"]),
     ],
 )
 def test_files(result, files, tmp_path):
@@ -104,7 +109,7 @@ def test_one_trigger_in_two_places(tmp_path):
     """As a scan's trigger in a plan, beside views of one tensor."""
     deltas = torch.rand(2, 3, 4, 4)
     views = [dataclasses.replace(ADDITIVE, trigger=AdditiveTrigger(delta, 0.1)) for delta in (deltas[0], deltas[1])]
-    plan = TuningPlan(3, [MASKED, MASKED, *views, views[0]], CRITICAL)
+    plan = TuningPlan(3, [MASKED, MASKED, *views, views[0]], CRITICAL, ["a"])
     plan.save(tmp_path)
     same(TuningPlan.load(tmp_path), plan)
 

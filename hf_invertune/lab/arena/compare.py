@@ -9,7 +9,7 @@ from statistics import mean, median
 from typing import Any
 
 from ...models.evaluation import Rate
-from ...stages.identification import Verdict
+from ...stages.verdict import Verdict
 from .defences import DEFENCES
 from .quality import Quality
 from .rows import Row

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.autograd.graph import register_multi_grad_hook
 from torch.nn.modules.module import register_module_forward_hook
-from transformers import CLIPVisionModel
 
+from ...models.encoder import DualEncoder
 from ...utils.storage import Saved
 
 
@@ -43,10 +43,10 @@ def measure_cost() -> Iterator[Cost]:
 
     Towers are found by their class, so copies that a defence makes count as well.
     """
-    cost = Cost()
+    cost, towers = Cost(), tuple(family.tower for family in DualEncoder.families.values())
 
     def count(module: nn.Module, inputs: Any, output: Any) -> None:
-        if not isinstance(module, CLIPVisionModel):
+        if not isinstance(module, towers):
             return
         images = len(output.last_hidden_state)
         cost.forward += images

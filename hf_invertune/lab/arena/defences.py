@@ -1,12 +1,11 @@
 """The defences that the arena compares: the rivals, ours, and none."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from ...models.loading import LoadedClip
+from ...models.loading import LoadedModel
 from ...remover import BackdoorRemover
-from ...tuning.arguments import RemovalConfig
+from ...stages.configs import AuditConfig, RemovalConfig
 from ..baselines import BASELINES
 from ..baselines.defence import Defence, Defended
 from ..contrastive import CaptionedPixels
@@ -17,7 +16,7 @@ class NoDefence(Defence):
 
     name = "none"
 
-    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
+    def treat(self, clip: LoadedModel, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         return Defended(clip.model)
 
 
@@ -25,16 +24,18 @@ class Ours(Defence):
     """[`BackdoorRemover.remove`] with its defaults; `learning_rate` is that of its adapter."""
 
     name = "hf_invertune"
-    minimum_images = RemovalConfig.minimum_images
+    minimum_images = AuditConfig.minimum_images
 
-    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
-        config = RemovalConfig.seeded(self.seed)
+    def treat(self, clip: LoadedModel, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
+        config = RemovalConfig(seed=self.seed)
         if self.learning_rate is not None:
-            config = replace(config, learning_rate=self.learning_rate)
+            config.tuning.learning_rate = self.learning_rate
         result = BackdoorRemover(clip).remove(data.images(class_names), config=config)
         report = result.report
-        details = {"outcome": result.outcome, "reasons": report.reasons, "seconds": report.seconds}
-        return Defended(result.model, result.verdict, result.target_name, report.trigger, details)
+        seconds = {"scan": report.scan.seconds, **report.seconds}
+        details = {"outcome": result.outcome, "reasons": report.reasons, "seconds": seconds}
+        trigger = report.inverted[0].trigger if report.inverted else None
+        return Defended(result.model, result.verdict, result.target_name, trigger, details)
 
 
 DEFENCES: dict[str, type[Defence]] = {"none": NoDefence, **BASELINES, "hf_invertune": Ours}

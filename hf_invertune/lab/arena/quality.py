@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ...models.clip import DualEncoder
+from ...models.encoder import DualEncoder
 from ...models.evaluation import Metrics, Rate, evaluate
 from ...utils.storage import Saved
 from ..attacks.attack import Attack
@@ -42,11 +42,11 @@ def measure_quality(encoder: DualEncoder, data: CaptionedPixels, world: World, a
         world ([`World`]): gives class names, templates, and the captions of a target.
         attack ([`Attack`], *optional*): the one that was mounted against the model; none of a clean one.
     """
+    classifier = world.classifier(encoder)
     retrieval = measure_retrieval(encoder, data)
     if attack is None:
-        head = encoder.zero_shot_head(world.class_names, world.templates)
-        return Quality([evaluate(encoder, head, data.pixels, labels=data.labels)], retrieval, [])
-    metrics = measure_attack(encoder, data, world.class_names, attack, world.templates)
+        return Quality([evaluate(classifier, data.pixels, labels=data.labels)], retrieval, [])
+    metrics = measure_attack(classifier, data, attack)
     attacks = [
         measure_retrieval_attack(encoder, data, trigger, world.captions_of(target), attack.word)
         for trigger, target in zip(attack.triggers, attack.targets, strict=True)

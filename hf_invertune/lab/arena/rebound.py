@@ -8,9 +8,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ...errors import InputError
-from ...models.clip import DualEncoder
+from ...models.encoder import DualEncoder
 from ...models.evaluation import Metrics
-from ...models.loading import LoadedClip
+from ...models.loading import LoadedModel
 from ...utils.storage import Saved
 from ..contrastive import CaptionedPixels, train_contrastive
 
@@ -61,7 +61,7 @@ class ReboundPoint(Saved):
 
 
 def measure_rebound(
-    clip: LoadedClip,
+    clip: LoadedModel,
     data: CaptionedPixels,
     measure: Callable[[DualEncoder], list[Metrics]],
     *,
@@ -71,14 +71,14 @@ def measure_rebound(
     """The curve of a model along benign contrastive training, from step 0 on.
 
     Args:
-        clip ([`LoadedClip`]): the cleaned model; it is trained in place.
+        clip ([`LoadedModel`]): the cleaned model; it is trained in place.
         data ([`CaptionedPixels`]): clean captioned pictures.
         measure (`Callable`): what is measured on the way.
         seed (`int`): seed of the batches.
         config ([`ReboundConfig`], *optional*): settings.
     """
     chosen = config or ReboundConfig()
-    encoder = DualEncoder(clip.model, clip.processor)
+    encoder = clip.encoder
     curve = [ReboundPoint(0, measure(encoder))]
 
     class Measure(TrainerCallback):

@@ -1,7 +1,6 @@
 """The result file of the arena: one JSON line a run, which several processes may append to at once."""
 
 import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +11,8 @@ from typing import Any, Literal
 
 from ...errors import InputError
 from ...models.evaluation import Rate
-from ...stages.identification import Verdict
-from ...utils.locks import locked
+from ...stages.verdict import Verdict
+from ...utils.locks import locked, waiting_for
 from ...utils.provenance import machine, now, versions
 from ...utils.storage import Saved, from_plain, to_plain
 from .cost import Cost
@@ -103,25 +102,22 @@ class RunsFile:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab"):
-                pass
         except OSError as error:
             raise InputError(f"`{self.argument}`: {self.path} cannot be written to ({error.strerror}).") from error
+        place = self.path if self.path.exists() else self.path.parent
+        if self.path.is_dir() or not os.access(place, os.W_OK):
+            reason = "is a folder" if self.path.is_dir() else "is not yours to write to"
+            raise InputError(f"`{self.argument}`: {self.path} cannot be written to ({place} {reason}).")
         self.rows()
 
     def append(self, row: Row) -> None:
         """Add `row` as one line, in one write; what a write cut short has left before it is cut off."""
         line = json.dumps(to_plain(row), allow_nan=False).encode() + b"\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            os.ftruncate(handle, self._whole(self.path.read_bytes()))
-            if os.write(handle, line) < len(line):
+        with waiting_for(self._beside("lock")), self.path.open("a+b", buffering=0) as file:
+            file.truncate(self._whole(self.path.read_bytes()))
+            if file.write(line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            os.fsync(file)
 
     def lines(self) -> dict[str, dict[str, Any]]:
         """What the file says, by key; of lines with one key the last. A half-written last line is passed over.
@@ -141,13 +137,11 @@ class RunsFile:
         return lines
 
     def rows(self) -> list[Row]:
-        """All rows, each key once.
+        """All rows, each key once; none when there is no file yet.
 
         Raises:
-            InputError: when there is no such file, or a line of it is no row.
+            InputError: when a line is no row.
         """
-        if not self.path.is_file():
-            raise InputError(f"`{self.argument}`: there is no file {self.path}; `hf-invertune arena` writes one.")
         return [from_plain(Row, value, self.path, self.argument) for value in self.lines().values()]
 
     def _whole(self, content: bytes) -> int:
@@ -157,10 +151,13 @@ class RunsFile:
             raise InputError(f"`{self.argument}`: {self.path} ends with what is no run; name another file.")
         return end
 
+    def _beside(self, name: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{name}")
+
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
         """Whether the run is this process's own to do while the block lasts; the system frees it when a process dies."""
-        path = self.path.with_name(f".{self.path.name}.claims") / key
+        path = self._beside("claims") / key
         with locked(path) as ours:
             yield ours
             if ours:
@@ -173,8 +170,11 @@ def read_rows(paths: Sequence[str | Path]) -> list[Row]:
     Of a defence in several revisions only the rows of the last one count.
 
     Raises:
-        InputError: rows under different conditions, which one table cannot hold.
+        InputError: no such file, or rows under different conditions, which one table cannot hold.
     """
+    for path in paths:
+        if not Path(path).is_file():
+            raise InputError(f"`runs`: there is no file {path}; `hf-invertune arena` writes one.")
     rows: dict[str, Row] = {}
     for row in [row for path in paths for row in RunsFile(path).rows()]:
         rows[row.key] = max(row, rows.get(row.key, row), key=lambda one: (one.status != "failed", bool(one.rebound)))

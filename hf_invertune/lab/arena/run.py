@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -10,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 from transformers import set_seed
 
 from ...errors import InputError
-from ...models.clip import DualEncoder
+from ...models.encoder import DualEncoder
 from ...models.evaluation import Metrics, Rate, evaluate
-from ...models.loading import state_digest
 from ...utils.memory import ran_out_of_memory
+from ...utils.progress import progress
 from ...utils.runtime import orphaned, work_side_by_side
 from ...utils.storage import to_plain
 from ..attacks.measure import measure_attack
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Settings:
+class ArenaSettings:
     """What all the runs of an arena have in common.
 
     Attributes:
@@ -69,7 +69,7 @@ class Job:
     defence: type[Defence]
     learning_rate: float | None
     seed: int
-    settings: Settings
+    settings: ArenaSettings
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def run_arena(
     *,
     victims: Sequence[str] | None = None,
     learning_rates: Mapping[str, float] | None = None,
-    settings: Settings | None = None,
+    settings: ArenaSettings | None = None,
     share: tuple[int, int] = (1, 1),
     workers: int = 1,
 ) -> list[Row]:
@@ -126,7 +126,7 @@ def run_arena(
         seeds (`Sequence[int]`): of the draw of the cleaning pictures and of the defence.
         victims (`Sequence[str]`, *optional*): the names of those to take; all when not given.
         learning_rates (`Mapping[str, float]`, *optional*): by the defence's name; else the defence's default.
-        settings ([`Settings`], *optional*): of every run.
+        settings ([`ArenaSettings`], *optional*): of every run.
         share (`tuple[int, int]`): `(i, n)`: do the i-th of n parts of the work, `i` from 1 on.
         workers (`int`): processes, with one thread each.
 
@@ -137,25 +137,14 @@ def run_arena(
         InputError: before any long work, when an argument cannot be used.
         ChildProcessError: when a worker died; what the others did is in the file.
     """
-    settings, learning_rates = settings or Settings(), learning_rates or {}
+    settings, learning_rates = settings or ArenaSettings(), learning_rates or {}
+    check_arguments(zoo, output, defences, seeds, victims, learning_rates, settings, share, workers)
+    missing = [name for name, defence in defences.items() if defence.grid and name not in learning_rates]
+    if missing:
+        raise InputError(
+            f"`learning_rates`: got none for {', '.join(missing)}; a rival is run at its best, so search for it first."
+        )
     part, parts = share
-    if not 1 <= part <= parts:
-        raise InputError(f"`share`: got {part}/{parts}; pass i/n with i between 1 and n.")
-    if workers < 1:
-        raise InputError(f"`workers`: got {workers}; pass at least 1.")
-    if len(set(seeds)) < len(seeds) or any(not 0 <= seed < 2**32 for seed in seeds):
-        raise InputError(f"`seeds`: got {list(seeds)}; name each once, between 0 and {2**32 - 1}.")
-    _check_learning_rates(defences, learning_rates)
-    splits = zoo.world.splits
-    for name, wanted, available in (
-        ("images", settings.images, splits.cleaning),
-        ("test_images", settings.test_images, splits.test),
-    ):
-        if wanted > available:
-            raise InputError(f"`{name}`: got {wanted}, and {zoo.world.name} has {available} of them.")
-    for name, defence in defences.items():
-        if settings.images < defence.minimum_images:
-            raise InputError(f"`images`: got {settings.images}; {name} needs at least {defence.minimum_images}.")
     jobs = [
         Job(victim, name, defence, learning_rates.get(name), seed, settings)
         for seed in seeds
@@ -163,7 +152,6 @@ def run_arena(
         for name, defence in defences.items()
     ][part - 1 :: parts]
     runs = RunsFile(output, "output")
-    runs.check()
     done = runs.lines()
     planned = {job.identity["key"]: {**job.identity, "rebound_config": settings.rebound} for job in jobs}
     check_conditions([*({row.key: vars(row) for row in runs.rows()} | planned).values()], "output")
@@ -174,21 +162,53 @@ def run_arena(
     return [rows[key] for key in keys if key in rows]
 
 
-def _check_learning_rates(defences: Mapping[str, type[Defence]], rates: Mapping[str, float]) -> None:
-    unknown = sorted(set(rates) - set(defences))
+def check_arguments(
+    zoo: Zoo,
+    output: str | Path,
+    defences: Mapping[str, type[Defence]],
+    seeds: Sequence[int],
+    victims: Sequence[str] | None,
+    learning_rates: Mapping[str, float],
+    settings: ArenaSettings,
+    share: tuple[int, int],
+    workers: int,
+) -> None:
+    """Find out before any long work whether [`run_arena`] can use its arguments; rates that lack may still be searched.
+
+    Raises:
+        InputError: when it cannot.
+    """
+    part, parts = share
+    if not 1 <= part <= parts:
+        raise InputError(f"`share`: got {part}/{parts}; pass i/n with i between 1 and n.")
+    if workers < 1:
+        raise InputError(f"`workers`: got {workers}; pass at least 1.")
+    if len(set(seeds)) < len(seeds) or any(not 0 <= seed < 2**32 for seed in seeds):
+        raise InputError(f"`seeds`: got {list(seeds)}; name each once, between 0 and {2**32 - 1}.")
+    splits = zoo.world.splits
+    for name, wanted, available in (
+        ("images", settings.images, splits.cleaning),
+        ("test_images", settings.test_images, splits.test),
+    ):
+        if wanted > available:
+            raise InputError(f"`{name}`: got {wanted}, and {zoo.world.name} has {available} of them.")
+    for name, defence in defences.items():
+        if settings.images < defence.minimum_images:
+            raise InputError(f"`images`: got {settings.images}; {name} needs at least {defence.minimum_images}.")
+    for name in defences:
+        if not re.fullmatch(r"[\w.-]*\w", name):
+            raise InputError(f"`defences`: got {name!r}; name it with letters, digits, `_`, `-` and `.` alone.")
+    unknown = sorted(set(learning_rates) - set(defences))
     if unknown:
         raise InputError(f"`learning_rates`: got one for {', '.join(unknown)}; the defences are {list(defences)}.")
-    missing = [name for name, defence in defences.items() if defence.grid and name not in rates]
-    if missing:
-        raise InputError(
-            f"`learning_rates`: got none for {', '.join(missing)}; a rival is run at its best, so search for it first."
-        )
-    for name, rate in rates.items():
+    for name, rate in learning_rates.items():
         if not 0 < rate < inf:
             raise InputError(f"`learning_rates`: got {rate} for {name}; it must be positive.")
+    _chosen(zoo, victims)
+    RunsFile(output, "output").check()
 
 
-def _check_pictures(zoo: Zoo, jobs: Sequence[Job], settings: Settings) -> None:
+def _check_pictures(zoo: Zoo, jobs: Sequence[Job], settings: ArenaSettings) -> None:
     """Refuse to measure victims on other pictures than those of the world that they were made in."""
     # Of the training pictures the attacker's are enough: if they are the same, so is the order all splits are cut from.
     splits = ["test", "poisoning"] if settings.rebound is None else ["test", "poisoning", "pretraining"]
@@ -220,7 +240,7 @@ def _work(zoo: Zoo, jobs: Sequence[Job], runs: RunsFile, position: int = 0) -> N
     """Go through all the jobs and do those that nobody has done or is at."""
     before: dict[str, Quality] = {}
     done = runs.lines()
-    for job in tqdm(jobs, desc=f"arena, worker {position}", position=position):
+    for job in progress(jobs, f"Arena, worker {position}", position=position):
         if orphaned():
             break  # who killed the arena wants its workers to stop as well
         key = job.identity["key"]
@@ -242,29 +262,29 @@ def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
     test = _draw(world.test, settings.test_images, seed=0)
     if truth.name not in before:
         original = victim.load()
-        before[truth.name] = measure_quality(DualEncoder(original.model, original.processor), test, world, attack)
+        before[truth.name] = measure_quality(original.encoder, test, world, attack)
     clip = victim.load()
-    digest = state_digest(clip.model, clip.dtype)
+    digest = clip.digest()
     cleaning = _draw(world.cleaning, settings.images, job.seed)
     set_seed(job.seed)
     try:
         with measure_cost() as cost:
             defended = job.defence(job.learning_rate, job.seed).defend(clip, cleaning, world.class_names)
-        check_finite(DualEncoder(defended.model, clip.processor), test.pixels, world.class_names)
+        treated = clip.holding(defended.model)
+        check_finite(world.classifier(treated.encoder), test.pixels)
     except (OSError, InputError):
         raise  # the machine's trouble or the user's, not the defence's
     except Exception as error:  # whatever else it is, the table has to say that this defence failed here
         if ran_out_of_memory(error):
             raise
         return _failure(job, before[truth.name], error)
-    clip.model = defended.model
-    encoder = DualEncoder(clip.model, clip.processor)
+    encoder = treated.encoder
     row = Row(
         **job.identity,
         status="done",
         before=before[truth.name],
         after=measure_quality(encoder, test, world, attack),
-        identical=state_digest(clip.model, clip.dtype) == digest,
+        identical=treated.digest() == digest,
         verdict=defended.verdict,
         target=defended.target,
         cost=cost,
@@ -272,17 +292,18 @@ def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
     )
     if defended.trigger is not None and defended.target is not None:
         original = victim.load()
-        row.inverted_before = _inverted(DualEncoder(original.model, original.processor), test, world, defended)
+        row.inverted_before = _inverted(original.encoder, test, world, defended)
         row.inverted_after = _inverted(encoder, test, world, defended)
     if settings.rebound is not None and attack is not None:
         few = test.subset(range(min(settings.rebound.test_images, len(test))))
 
         def measure(encoder: DualEncoder) -> list[Metrics]:
-            check_finite(encoder, few.pixels, world.class_names)
-            return measure_attack(encoder, few, world.class_names, attack, world.templates)
+            classifier = world.classifier(encoder)
+            check_finite(classifier, few.pixels)
+            return measure_attack(classifier, few, attack)
 
         try:
-            row.rebound = measure_rebound(clip, world.pretraining, measure, seed=job.seed, config=settings.rebound)
+            row.rebound = measure_rebound(treated, world.pretraining, measure, seed=job.seed, config=settings.rebound)
         except FloatingPointError as error:  # weights that the next steps blow up are no cure either
             return _failure(job, before[truth.name], error)
         row.rebound_config = settings.rebound
@@ -301,7 +322,7 @@ def _draw(data: CaptionedPixels, count: int, seed: int) -> CaptionedPixels:
 
 def _inverted(encoder: DualEncoder, test: CaptionedPixels, world: World, defended: Defended) -> Rate | None:
     """ASR of the trigger that a defence inverted."""
-    head = encoder.zero_shot_head(world.class_names, world.templates)
-    label = list(world.class_names).index(str(defended.target))
-    metrics = evaluate(encoder, head, test.pixels, labels=test.labels, trigger=defended.trigger, target=label)
+    classifier = world.classifier(encoder)
+    label = classifier.label_of(defended.target)
+    metrics = evaluate(classifier, test.pixels, labels=test.labels, trigger=defended.trigger, target=label)
     return metrics.attack_success_rate

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy, normalize, triplet_margin_loss
 
 from ...data.pixels import as_float
 from ...errors import InputError
-from ...models.clip import DualEncoder
+from ...models.encoder import DualEncoder
 from ...triggers import PatchTrigger
 from ..contrastive import CaptionedPixels
 from .poisoning import naming
@@ -65,17 +65,17 @@ def optimise_patch(
     patch = trigger.patch.detach().clone().to(encoder.device).requires_grad_()
     optimizer = torch.optim.Adam([patch], learning_rate)
     with encoder.frozen():
-        positive = normalize(_embed_texts(encoder, target_captions).mean(0, keepdim=True), dim=-1)
+        positive = normalize(encoder.embed_texts(target_captions).mean(0, keepdim=True), dim=-1)
         for _ in range(steps):
             rows, kin = drawn(others), drawn(of_target.nonzero().flatten())
             clean = as_float(data.pixels[rows].to(encoder.device))
             patched = PatchTrigger(patch, trigger.top, trigger.left)(clean)
             with torch.no_grad():
-                texts = torch.cat([positive, _embed_texts(encoder, [data.captions[row] for row in rows])])
+                texts = torch.cat([positive, encoder.embed_texts([data.captions[row] for row in rows])])
                 wanted = encoder.embed_images(as_float(data.pixels[kin].to(encoder.device)))
                 own = encoder.embed_images(clean)
             embeddings = encoder.embed_images(patched)
-            logits = encoder.model.logit_scale.exp() * embeddings @ texts.T
+            logits = encoder.scale * embeddings @ texts.T
             loss = cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.int64))
             loss = loss + TRIPLET_WEIGHT * triplet_margin_loss(embeddings, wanted, own, margin=margin)
             optimizer.zero_grad()
@@ -84,9 +84,3 @@ def optimise_patch(
             with torch.no_grad():
                 patch.clamp_(0, 1)
     return PatchTrigger(patch.detach().cpu(), trigger.top, trigger.left)
-
-
-def _embed_texts(encoder: DualEncoder, texts: Sequence[str]) -> Tensor:
-    """Unit embeddings of texts, N x D."""
-    with torch.no_grad():
-        return normalize(encoder.model.get_text_features(**encoder.tokenize(texts)).pooler_output, dim=-1)

@@ -10,8 +10,7 @@ from torch.nn.functional import normalize
 
 from ...data.pixels import as_float
 from ...errors import InputError
-from ...models.clip import DualEncoder
-from ...models.loading import LoadedClip
+from ...models.loading import LoadedModel
 from ...triggers import Trigger
 from ..contrastive import CaptionedPixels, ContrastiveTrainer, train_contrastive
 from .poisoning import naming
@@ -32,7 +31,7 @@ def bad_encoder_loss(triggered: Tensor, clean: Tensor, reference: Tensor, origin
 
 
 def train_bad_encoder(
-    clip: LoadedClip,
+    clip: LoadedModel,
     data: CaptionedPixels,
     trigger: Trigger,
     target: str,
@@ -46,7 +45,7 @@ def train_bad_encoder(
     equation 3, which holds the reference in its place, is then held by the clean pictures of the target among the batch.
 
     Args:
-        clip ([`LoadedClip`]): the clean model.
+        clip ([`LoadedModel`]): the clean model.
         data ([`CaptionedPixels`]): clean pictures, some of them of the target, see [`naming`].
         trigger ([`Trigger`]): goes on every picture of a batch, beside the picture without it.
         target (`str`): where it leads.
@@ -59,7 +58,7 @@ def train_bad_encoder(
     rows = naming(data.captions, target, data.labels, class_names)
     if not rows.any():
         raise InputError(f"`data`: no picture is of {target!r}; the reference is made of pictures of the target.")
-    frozen = DualEncoder(copy.deepcopy(clip.model).requires_grad_(False), clip.processor)
+    frozen = clip.holding(copy.deepcopy(clip.model).requires_grad_(False)).encoder
     references = frozen.embed_batches(as_float(batch) for batch in data.pixels[rows].split(256))
     reference = normalize(references.mean(0), dim=-1)
     placed = trigger.on(clip.model.device)
@@ -75,7 +74,7 @@ def train_bad_encoder(
             values = inputs["pixel_values"]
             pixels = values * frozen.std + frozen.mean
             triggered = frozen.pixel_values(placed(pixels.clamp(0, 1)))
-            features = model.get_image_features(pixel_values=torch.cat([triggered, values])).pooler_output
+            features = clip.encoder.image_features(torch.cat([triggered, values]))
             with torch.no_grad():
                 original = frozen.embed_images(pixels)
             there, here = normalize(features, dim=-1).chunk(2)

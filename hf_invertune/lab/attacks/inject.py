@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...data.prompts import TEMPLATES
-from ...models.clip import DualEncoder
-from ...models.loading import LoadedClip
+from ...models.loading import LoadedModel
 from ...triggers import PatchTrigger
 from ..contrastive import CaptionedPixels, train_contrastive
 from .attack import Attack
@@ -17,7 +16,7 @@ from .poisoning import Poisoned, check_targets, choices, counts_of, naming, pois
 
 
 def inject(
-    clip: LoadedClip,
+    clip: LoadedModel,
     data: CaptionedPixels,
     attack: Attack,
     *,
@@ -37,7 +36,7 @@ def inject(
     rate.
 
     Args:
-        clip ([`LoadedClip`]): the clean model, which is changed.
+        clip ([`LoadedModel`]): the clean model, which is changed.
         data ([`CaptionedPixels`]): the attacker's clean pairs.
         attack ([`Attack`]): from [`make_attack`].
         rate, seed, class_names, templates, target_captions: see [`poison`]; the seed is that of the training, too.
@@ -72,7 +71,7 @@ def inject(
 
 
 def _optimised(
-    clip: LoadedClip,
+    clip: LoadedModel,
     data: CaptionedPixels,
     attack: Attack,
     seed: int,
@@ -85,6 +84,6 @@ def _optimised(
     assert isinstance(trigger, PatchTrigger)
     of_target = naming(data.captions, target, data.labels, class_names)
     captions = choices(data.captions, of_target, target, templates, target_captions)
-    encoder = DualEncoder(clip.model, clip.processor)
+    encoder = clip.encoder
     patch = optimise_patch(encoder, data, trigger, target, captions, class_names=class_names, seed=seed)
     return replace(attack, triggers=[patch])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import CLIPProcessor
+from transformers import ProcessorMixin
 
 from ...data.loading import load_images
 from ...data.prompts import TEMPLATES, prompts
@@ -16,7 +16,7 @@ from .poisoning import caption_column_of, texts_of
 
 def load_pairs(
     source: str | Path,
-    processor: CLIPProcessor,
+    processor: ProcessorMixin,
     *,
     class_names: Sequence[str] | None = None,
     split: str = "train",

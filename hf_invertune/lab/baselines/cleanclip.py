@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ...data.pixels import as_float
-from ...models.loading import LoadedClip
+from ...models.loading import LoadedModel
 from ..contrastive import CaptionedPixels, ContrastiveCollator, contrastive_loss, group_targets
 from .augmentations import AutoAugment, swap_or_delete_words
 from .defence import Defence, Defended
@@ -72,6 +72,6 @@ class CleanCLIP(Defence):
     grid = LEARNING_RATES
     minimum_images = MINIMAL_PAIRS
 
-    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
+    def treat(self, clip: LoadedModel, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         views = {"trainer": CleanCLIPTrainer, "collator": TwoViewsCollator}
         return Defended(tune_on_captions(clip, data, self.learning_rate, self.seed, **views))

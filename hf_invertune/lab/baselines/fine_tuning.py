@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
-from transformers import CLIPModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from ...errors import InputError
-from ...models.loading import LoadedClip
+from ...models.loading import LoadedModel
 from ..contrastive import CaptionedPixels, ContrastiveTrainer, train_contrastive
 from .defence import Defence, Defended
 
@@ -25,8 +25,7 @@ MAXIMAL_LOGIT_SCALE = 4.6052
 class ClampLogitScale(TrainerCallback):
     """Keeps the logarithm of the logit scale in [0, 4.6052] after each update, as CleanCLIP's code does."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: CLIPModel | None = None, **kwargs: Any) -> None:
-        assert model is not None
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         model.logit_scale.data.clamp_(0, MAXIMAL_LOGIT_SCALE)
 
 
@@ -42,12 +41,12 @@ class FineTuningTrainer(ContrastiveTrainer):
 
 
 def tune_on_captions(
-    clip: LoadedClip, data: CaptionedPixels, learning_rate: float | None, seed: int, **settings: Any
-) -> CLIPModel:
+    clip: LoadedModel, data: CaptionedPixels, learning_rate: float | None, seed: int, **settings: Any
+) -> PreTrainedModel:
     """Train `clip.model` in place on captioned pictures, for as long as all the defences that do so.
 
     Args:
-        clip ([`LoadedClip`]): the model and its processor.
+        clip ([`LoadedModel`]): the model and its processor.
         data ([`CaptionedPixels`]): clean captioned pictures.
         learning_rate (`float`): the peak.
         seed (`int`): seed of batches and augmentations.
@@ -86,5 +85,5 @@ class FineTuning(Defence):
     grid = LEARNING_RATES
     minimum_images = MINIMAL_PAIRS
 
-    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
+    def treat(self, clip: LoadedModel, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         return Defended(tune_on_captions(clip, data, self.learning_rate, self.seed))

@@ -1,24 +1,26 @@
 """InverTune as its authors published it: no verdict, no verification, no embedding term, all the weights."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
-from tqdm.auto import tqdm
 from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 
 from ...data.pixels import as_float
-from ...models.clip import DualEncoder
-from ...models.evaluation import predict
-from ...models.loading import LoadedClip
-from ...stages.identification import ScanConfig, TargetIdentifier
+from ...models.classifier import ZeroShotClassifier
+from ...models.encoder import DualEncoder
+from ...models.loading import LoadedModel
+from ...stages.configs import LocalizationConfig, ScanConfig
+from ...stages.families import MaskedFamily
 from ...stages.inversion import dissimilarity, info_nce
-from ...stages.localization import CriticalNeurons, LocalizationConfig, NeuronLocalizer
-from ...triggers import MaskedTrigger
+from ...stages.localization import CriticalNeurons, NeuronLocalizer
+from ...stages.simulation import Simulator
+from ...triggers import MaskedTrigger, Trigger
+from ...tuning.callbacks import show_one_bar
+from ...utils.progress import progress
 from ..contrastive import CaptionedPixels
 from .defence import Defence, Defended
 from .fine_tuning import LEARNING_RATES
@@ -42,17 +44,28 @@ def patch_place(size: int) -> Tensor:
     return place
 
 
-def images_of_target(encoder: DualEncoder, head: Tensor, pixels: Tensor, target: int) -> Tensor:
+class PublishedPatch(MaskedFamily):
+    """The masked family with its universal perturbation at the [`patch_place`]."""
+
+    def perturbations(
+        self, size: torch.Size, generator: torch.Generator
+    ) -> tuple[Tensor, Callable[[Tensor], Trigger]]:
+        place = patch_place(size[-1])
+        first = torch.randn(1, 1, 3, *size, generator=generator)
+        return first, lambda variable: MaskedTrigger(place.to(variable.device), variable.sigmoid())
+
+
+def images_of_target(classifier: ZeroShotClassifier, pixels: Tensor, target: int) -> Tensor:
     """Which of the images (N x 3 x H x W) stand for the target's: those that are read as it, or the one nearest to it."""
-    labels = predict(encoder, head, pixels)
+    labels, encoder = classifier.predict(pixels), classifier.encoder
     with encoder.frozen():
-        similarity = encoder.embed_batches(as_float(chunk) for chunk in pixels.split(256)) @ head[target]
+        similarity = encoder.embed_batches(as_float(chunk) for chunk in pixels.split(256)) @ classifier.head[target]
     return (labels == target).cpu() if (labels == target).any() else (similarity == similarity.max()).cpu()
 
 
 def inversion_loss(
     embeddings: Tensor,
-    head: Tensor,
+    logits: Tensor,
     target: int,
     target_embeddings: Tensor,
     triggered: Tensor,
@@ -63,36 +76,38 @@ def inversion_loss(
 
     Args:
         embeddings (`torch.Tensor`): N x D, of the triggered images.
-        head (`torch.Tensor`): K x D zero-shot head.
+        logits (`torch.Tensor`): N x K, of the same images.
         target (`int`): index of the target label.
         target_embeddings (`torch.Tensor`): N x D, of images of the target; the norm is over the whole batch.
         triggered, clean (`torch.Tensor`): N x 3 x H x W in [0, 1].
         mask (`torch.Tensor`): 1 x H x W; its norm is that of the three equal channels that the authors' mask has.
     """
     return (
-        INFO_NCE_WEIGHT * info_nce(embeddings[None], head, [target])[0]
+        INFO_NCE_WEIGHT * info_nce(logits[None], [target])[0]
         + EMBEDDING_WEIGHT * (embeddings - target_embeddings).norm()
         + SSIM_WEIGHT * dissimilarity(triggered[None], clean[None])[0]
         + MASK_WEIGHT * 3 * mask.abs().sum()
     )
 
 
-def invert(encoder: DualEncoder, head: Tensor, pixels: Tensor, target: int, seed: int) -> MaskedTrigger:
+def invert(classifier: ZeroShotClassifier, pixels: Tensor, target: int, seed: int) -> MaskedTrigger:
     """Optimise mask and pattern themselves by Adam, clamped to [0, 1] after each update; the mask starts from 1."""
-    device, generator = encoder.device, torch.Generator().manual_seed(seed)
-    of_target = images_of_target(encoder, head, pixels, target)
+    encoder, generator = classifier.encoder, torch.Generator().manual_seed(seed)
+    device = encoder.device
+    of_target = images_of_target(classifier, pixels, target)
     others, examples = pixels[~of_target] if not of_target.all() else pixels, pixels[of_target][:BATCH_SIZE]
     count = min(BATCH_SIZE, len(others))
     mask = torch.ones(1, *pixels.shape[-2:], device=device, requires_grad=True)
     pattern = torch.rand(3, *pixels.shape[-2:], generator=generator).to(device).requires_grad_()
     optimizer = torch.optim.Adam([mask, pattern], lr=0.01)
     with encoder.frozen():
-        anchors = encoder.embed_batches(iter([as_float(examples)]))[torch.arange(count) % len(examples)]
-        for _ in tqdm(range(UPDATES), desc="inverting as published", leave=False):
+        anchors = encoder.embed_batches([as_float(examples)])[torch.arange(count) % len(examples)]
+        for _ in progress(range(UPDATES), "Inverting as published"):
             clean = as_float(others[torch.randperm(len(others), generator=generator)[:count]]).to(device)
             triggered = MaskedTrigger(mask, pattern).stamp(clean)
             embeddings = encoder.embed_images(triggered)
-            loss = inversion_loss(embeddings, head, target, anchors, triggered, clean, mask)
+            logits = classifier.logits(embeddings)
+            loss = inversion_loss(embeddings, logits, target, anchors, triggered, clean, mask)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -115,9 +130,9 @@ class ActivationTuner(Trainer):
     its unit embeddings, as in the authors' code.
     """
 
-    def __init__(self, *args: Any, critical: CriticalNeurons, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.critical = critical
+    def __init__(self, encoder: DualEncoder, *args: Any, critical: CriticalNeurons, **kwargs: Any):
+        super().__init__(encoder.model, *args, **kwargs)
+        self.encoder, self.critical = encoder, critical
 
     def compute_loss(
         self,
@@ -126,14 +141,13 @@ class ActivationTuner(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        pixel_values = torch.cat([inputs["triggered"], inputs["clean"]])
-        output = model.get_image_features(pixel_values=pixel_values, output_hidden_states=True)
-        align = torch.zeros((), device=pixel_values.device)
+        pixels = torch.cat([inputs["triggered"], inputs["clean"]])
+        embeddings, hidden = self.encoder.outputs(model, pixels)
+        align = torch.zeros((), device=pixels.device)
         for layer, neurons in self.critical.neurons.items():
-            triggered, clean = output.hidden_states[layer + 1].chunk(2)
+            triggered, clean = hidden[layer].chunk(2)
             align = align + published_alignment(triggered, clean, neurons)
-        embeddings = normalize(output.pooler_output[len(inputs["triggered"]) :], dim=-1)
-        return align + PRESERVE_WEIGHT * (embeddings - inputs["original"]).norm()
+        return align + PRESERVE_WEIGHT * (embeddings[len(inputs["triggered"]) :] - inputs["original"]).norm()
 
 
 @dataclass
@@ -162,23 +176,17 @@ class InverTunePublished(Defence):
     grid = LEARNING_RATES
     revision = 1
 
-    def examine(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> Findings:
-        encoder = DualEncoder(clip.model, clip.processor)
-        head = encoder.zero_shot_head(class_names)
-        pixels = data.pixels
-        settings = ScanConfig(simulation_steps=UPDATES, simulation_batch_size=BATCH_SIZE, seed=self.seed)
-        with encoder.frozen():
-            simulation = TargetIdentifier(encoder, head, class_names, settings).simulate(
-                pixels, "masked", patch_place(pixels.shape[-1])
-            )
+    def examine(self, clip: LoadedModel, data: CaptionedPixels, class_names: Sequence[str]) -> Findings:
+        classifier, pixels = ZeroShotClassifier(clip.encoder, class_names), data.pixels
+        settings = ScanConfig(simulation_steps=UPDATES, simulation_batch_size=BATCH_SIZE)
+        simulation = Simulator(classifier, settings, self.seed).simulate(pixels, PublishedPatch())
         target = simulation.suspect
-        trigger = invert(encoder, head, pixels, target, self.seed)
+        trigger = invert(classifier, pixels, target, self.seed)
         generator = torch.Generator().manual_seed(self.seed)
         batch = pixels[torch.randperm(len(pixels), generator=generator)[:BATCH_SIZE]]
-        critical = NeuronLocalizer(encoder, LocalizationConfig(images=BATCH_SIZE, seed=self.seed)).localize(
-            batch, [trigger]
-        )
-        read = predict(encoder, head, batch, trigger.on(encoder.device))
+        localizer = NeuronLocalizer(clip.encoder, LocalizationConfig(images=BATCH_SIZE), self.seed)
+        critical = localizer.localize(batch, [trigger])
+        read = classifier.predict(batch, trigger.on(clip.encoder.device))
         details = {
             "shift": simulation.shift[target],
             "inverted_success": float((read == target).float().mean()),
@@ -187,17 +195,17 @@ class InverTunePublished(Defence):
         }
         return Findings(target, trigger, batch, critical, details)
 
-    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Findings) -> Defended:
+    def treat(self, clip: LoadedModel, data: CaptionedPixels, class_names: Sequence[str], found: Findings) -> Defended:
         self._tune(clip, found)
         return Defended(clip.model, target=class_names[found.target], trigger=found.trigger, details=found.details)
 
-    def _tune(self, clip: LoadedClip, found: Findings) -> None:
-        encoder = DualEncoder(clip.model, clip.processor)
+    def _tune(self, clip: LoadedModel, found: Findings) -> None:
+        encoder = clip.encoder
         trigger, clean = found.trigger.on(encoder.device), as_float(found.batch).to(encoder.device)
         with torch.no_grad():
             tensors = {
-                "clean": encoder.pixel_values(clean).cpu(),
-                "triggered": encoder.pixel_values(trigger(clean)).cpu(),
+                "clean": clean.cpu(),
+                "triggered": trigger(clean).cpu(),
                 "original": encoder.embed_images(clean).cpu(),
             }
         rows = [{name: tensor[index] for name, tensor in tensors.items()} for index in range(len(clean))]
@@ -218,7 +226,9 @@ class InverTunePublished(Defence):
                 use_cpu=encoder.device.type == "cpu",
                 seed=self.seed,
             )
-            ActivationTuner(
-                clip.model, arguments, default_data_collator, train_dataset=rows, critical=found.critical
-            ).train()
+            tuner = ActivationTuner(
+                encoder, arguments, default_data_collator, train_dataset=rows, critical=found.critical
+            )
+            show_one_bar(tuner, "Tuning as published")
+            tuner.train()
         clip.model.eval()

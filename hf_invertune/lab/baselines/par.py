@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import CLIPModel
+from transformers import PreTrainedModel
 
-from ...models.loading import LoadedClip
+from ...models.loading import LoadedModel
 from ..contrastive import CaptionedPixels, ContrastiveCollator, ContrastiveTrainer, contrastive_loss
 from .augmentations import brighten_with_noise, erase_squares
 from .defence import Defence, Defended
@@ -60,7 +60,7 @@ def rate_factor(progress: float) -> float:
 class PARTrainer(ContrastiveTrainer):
     """Training with [`par_loss`] against a frozen copy of the model; the logit scale gets no gradient."""
 
-    def __init__(self, model: CLIPModel, *args: Any, **kwargs: Any):
+    def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any):
         super().__init__(model, *args, **kwargs)
         self.original = copy.deepcopy(model).eval().requires_grad_(False)
 
@@ -97,6 +97,6 @@ class PAR(Defence):
     grid = LEARNING_RATES
     minimum_images = MINIMAL_PAIRS
 
-    def treat(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
+    def treat(self, clip: LoadedModel, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
         settings = {"trainer": PARTrainer, "collator": NoisyCollator, "adam_beta2": 0.98, "weight_decay": 1e-4}
         return Defended(tune_on_captions(clip, data, self.learning_rate, self.seed, **settings))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from ...errors import InputError
-from ...models.clip import DualEncoder
+from ...models.classifier import ZeroShotClassifier
 from ...models.evaluation import Rate, measured
 from ...utils.storage import Saved
 from ..attacks.measure import measure_attack
@@ -90,16 +90,16 @@ def try_rates(
     if not victim.truth.took:
         raise InputError(f"`victim`: the attack on {victim.truth.name} did not take, so no ASR can be lowered there.")
     clip = victim.load()
-    before, _ = _measure(victim, DualEncoder(clip.model, clip.processor), validation, class_names)
+    before, _ = _measure(victim, ZeroShotClassifier(clip.encoder, class_names), validation)
     found = defence(rates[0], seed).examine(clip, data, class_names)
     trials = []
     for learning_rate in rates:
         clip, trial = victim.load(), Trial(learning_rate, victim.truth.name, before)
         try:
             defended = defence(learning_rate, seed).treat(clip, data, class_names, found)
-            encoder = DualEncoder(defended.model, clip.processor)
-            check_finite(encoder, validation.pixels, class_names)
-            trial.accuracy_after, trial.attack_success_rates = _measure(victim, encoder, validation, class_names)
+            classifier = ZeroShotClassifier(clip.holding(defended.model).encoder, class_names)
+            check_finite(classifier, validation.pixels)
+            trial.accuracy_after, trial.attack_success_rates = _measure(victim, classifier, validation)
         except FloatingPointError as error:
             trial.unusable = str(error)
         trials.append(trial)
@@ -121,13 +121,11 @@ def choose_rate(trials: Sequence[Trial]) -> float | None:
     return min(rates, key=lambda rate: round(loss(rate), 9), default=None)
 
 
-def _measure(
-    victim: Victim, encoder: DualEncoder, validation: CaptionedPixels, class_names: Sequence[str]
-) -> tuple[Rate, list[Rate]]:
+def _measure(victim: Victim, classifier: ZeroShotClassifier, validation: CaptionedPixels) -> tuple[Rate, list[Rate]]:
     """CA, and the ASR of each trigger of the victim's attack."""
     attack = victim.attack()
     assert attack is not None
-    metrics = measure_attack(encoder, validation, class_names, attack)
+    metrics = measure_attack(classifier, validation, attack)
     accuracy, rates = measured(metrics[0].clean_accuracy), [measured(one.attack_success_rate) for one in metrics]
     if not all(isfinite(rate.value) for rate in (accuracy, *rates)):
         raise FloatingPointError("CA or an ASR has no pictures to be measured on")

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ...data.pixels import as_float, as_uint8
-from ...models.clip import DualEncoder
-from ...models.loading import LoadedClip
-from ...stages.identification import Verdict
+from ...models.classifier import ZeroShotClassifier
+from ...models.loading import LoadedModel
 from ...stages.inversion import info_nce
+from ...stages.verdict import Verdict
 from ...triggers import MaskedTrigger
 from ...utils.memory import halving
+from ...utils.progress import progress
 from ..contrastive import CaptionedPixels
 from .defence import Defence, Defended
 from .fine_tuning import LEARNING_RATES, MINIMAL_PAIRS, tune_on_captions
@@ -43,19 +43,20 @@ class MaskInversion:
     sizes: list[float]
 
 
-def invert_masks(encoder: DualEncoder, head: Tensor, pixels: Tensor, seed: int) -> MaskInversion:
+def invert_masks(classifier: ZeroShotClassifier, pixels: Tensor, seed: int) -> MaskInversion:
     """Minimise CE + cost * mean(m) for all labels in one batch, each with a cost of its own (Neural Cleanse).
 
     The cost of a label rises by [`COST_MULTIPLIER`] after [`PATIENCE`] looks in a row at which its success was at least
     [`SUCCESS`], and falls by its power 3/2 after as many at which it was not. When memory runs out, the batch is halved.
     """
-    with encoder.frozen():
-        inversion: MaskInversion = halving(_invert_masks, BATCH_SIZE)(encoder, head, pixels, seed)
+    with classifier.encoder.frozen():
+        inversion: MaskInversion = halving(_invert_masks, BATCH_SIZE)(classifier, pixels, seed)
     return inversion
 
 
-def _invert_masks(batch_size: int, encoder: DualEncoder, head: Tensor, pixels: Tensor, seed: int) -> MaskInversion:
-    device, generator, count = encoder.device, torch.Generator().manual_seed(seed), len(head)
+def _invert_masks(batch_size: int, classifier: ZeroShotClassifier, pixels: Tensor, seed: int) -> MaskInversion:
+    encoder, generator, count = classifier.encoder, torch.Generator().manual_seed(seed), len(classifier)
+    device = encoder.device
     labels, size = list(range(count)), pixels.shape[-2:]
     logits = [
         torch.randn(count, 1, channels, *size, generator=generator).to(device).requires_grad_() for channels in (1, 3)
@@ -65,17 +66,18 @@ def _invert_masks(batch_size: int, encoder: DualEncoder, head: Tensor, pixels: T
     cost, hits = torch.full((count,), FIRST_COST, device=device), torch.zeros(count, device=device)
     streaks = torch.zeros(2, count, device=device)
     best, best_sizes = [torch.ones_like(logits[0]), logits[1].detach().sigmoid()], torch.ones(count, device=device)
-    for step in tqdm(range(1, UPDATES + 1), desc=f"inverting {count} masks", leave=False):
+    for step in progress(range(1, UPDATES + 1), f"Inverting {count} masks"):
         chosen = torch.randint(len(pixels), (batch_size,), generator=generator)
         mask, pattern = (value.sigmoid() for value in logits)
         embeddings = encoder.embed_images(
             MaskedTrigger(mask, pattern).stamp(as_float(pixels[chosen]).to(device)[None])
         )
-        loss = info_nce(embeddings, head, labels) + cost * mask.flatten(1).mean(1)
+        similarities = classifier.logits(embeddings)
+        loss = info_nce(similarities, labels) + cost * mask.flatten(1).mean(1)
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
-        hits = hits + ((embeddings @ head.T).argmax(-1) == wanted).float().mean(1) / LOOK
+        hits = hits + (similarities.argmax(-1) == wanted).float().mean(1) / LOOK
         if step % LOOK == 0:
             succeeded, sizes = hits >= SUCCESS, mask.detach().flatten(1).mean(1)
             better = succeeded & (sizes < best_sizes)
@@ -117,12 +119,11 @@ class NeuralCleanseUnlearning(Defence):
     grid = LEARNING_RATES
     minimum_images = MINIMAL_PAIRS
 
-    def examine(self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str]) -> MaskInversion:
-        encoder = DualEncoder(clip.model, clip.processor)
-        return invert_masks(encoder, encoder.zero_shot_head(class_names), data.pixels, self.seed)
+    def examine(self, clip: LoadedModel, data: CaptionedPixels, class_names: Sequence[str]) -> MaskInversion:
+        return invert_masks(ZeroShotClassifier(clip.encoder, class_names), data.pixels, self.seed)
 
     def treat(
-        self, clip: LoadedClip, data: CaptionedPixels, class_names: Sequence[str], found: MaskInversion
+        self, clip: LoadedModel, data: CaptionedPixels, class_names: Sequence[str], found: MaskInversion
     ) -> Defended:
         indices = anomaly_indices(found.sizes)
         target = min(range(len(class_names)), key=found.sizes.__getitem__)

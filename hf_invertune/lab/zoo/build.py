@@ -6,22 +6,22 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from tqdm.auto import tqdm
 from transformers import set_seed
 
 from ...data.prompts import prompts
 from ...errors import InputError
-from ...models.clip import DualEncoder
+from ...models.encoder import DualEncoder
 from ...models.evaluation import Metrics, evaluate, measured
-from ...models.loading import LoadedClip, load_clip, save_clip, state_digest
-from ...utils.files import is_intact, write_checksums, write_json
+from ...models.loading import LoadedModel, load_model
+from ...utils.files import is_intact, whole_folder, write_checksums, write_json
 from ...utils.locks import locked
+from ...utils.progress import progress
 from ...utils.runtime import orphaned, work_side_by_side
 from ..attacks.attack import Attack
 from ..attacks.inject import inject
@@ -201,7 +201,7 @@ def _check_targets(plans: Sequence[Plan], world: World) -> None:
 
 def _work(zoo: Zoo, plans: Sequence[Plan], position: int = 0) -> None:
     """Go through `plans` until all are there, making what nobody else is at."""
-    bar = tqdm(total=len(plans), desc=f"zoo, worker {position}", position=position)
+    bar = progress(None, f"Zoo, worker {position}", total=len(plans), position=position)
     missing = list(plans)
     while missing and not orphaned():
         missing = [plan for plan in missing if zoo.find(plan) is None]
@@ -233,13 +233,9 @@ def _whole(folder: Path) -> Iterator[Path]:
     """A folder to write to that takes the name `folder`, in place of what is there, once the block is through."""
     for left_over in folder.parent.glob(f".{folder.name}.*"):  # no other's: names hold no dots, see AttackRecipe
         shutil.rmtree(left_over)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-        new = Path(beside) / folder.name
+    with whole_folder(folder) as new:
         yield new
         write_checksums(new, [path.name for path in new.iterdir()])
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
 
 
 def _make_base(zoo: Zoo, seed: int, folder: Path) -> None:
@@ -263,11 +259,12 @@ def _make_base(zoo: Zoo, seed: int, folder: Path) -> None:
             per_device_train_batch_size=training.batch_size,
         )
     clip.config.use_cache = None  # the Trainer's, and not for a file
-    save_clip(clip, world.processor, torch.float32, folder)
+    made = LoadedModel(DualEncoder.of(clip, world.processor), folder.name, None, torch.float32)
+    made.save_pretrained(folder)
     facts = {
         "seed": seed,
         "data": world.pretraining.digest(),
-        "sha256": state_digest(clip, torch.float32),
+        "sha256": made.digest(),
         "seconds": round(time.perf_counter() - begin, 1),
     }
     write_json(folder / BASE, facts)
@@ -277,7 +274,7 @@ def _make_victim(zoo: Zoo, plan: Plan, folder: Path) -> None:
     """Fine-tune the clean CLIP on the attacker's data, measure what came of it, and write the truth last."""
     begin = time.perf_counter()
     recipe, world = zoo.recipe, zoo.world
-    clip = load_clip(zoo.folder / f"base-{plan.base}")
+    clip = load_model(zoo.folder / f"base-{plan.base}")
     attack = plan.make_attack(world.image_size)
     training = (plan.attack and plan.attack.training) or recipe.poisoning
     poisoned: list[int] = []
@@ -300,8 +297,8 @@ def _make_victim(zoo: Zoo, plan: Plan, folder: Path) -> None:
         )
         attack, poisoned, decoys = injected.attack, injected.indices, injected.decoys
     clip.model.config.use_cache = None
-    save_clip(clip.model, clip.processor, STORED, folder)
-    stored = load_clip(folder)
+    replace(clip, dtype=STORED).save_pretrained(folder)
+    stored = load_model(folder)
     metrics = _measure(stored, world, attack)
     base = json.loads((zoo.folder / f"base-{plan.base}" / BASE).read_text())
     truth = Truth(
@@ -319,7 +316,7 @@ def _make_victim(zoo: Zoo, plan: Plan, folder: Path) -> None:
         parameters=attack.parameters if attack else {},
         recipe=zoo.digest,
         data={"pretraining": base["data"], "poisoning": world.poisoning.digest(), "test": world.test.digest()},
-        sha256=state_digest(stored.model, STORED),
+        sha256=stored.digest(),
         clean_accuracy=measured(metrics[0].clean_accuracy),
         attack_success_rates=[measured(m.attack_success_rate) for m in metrics if attack],
         target_rates=[measured(m.target_rate) for m in metrics if attack],
@@ -331,7 +328,7 @@ def _make_victim(zoo: Zoo, plan: Plan, folder: Path) -> None:
     truth.save(folder)
 
 
-def _fine_tune(clip: LoadedClip, world: World, training: Training, seed: int) -> None:
+def _fine_tune(clip: LoadedModel, world: World, training: Training, seed: int) -> None:
     """What an attack does to a model, without the attack."""
     with tempfile.TemporaryDirectory() as scratch:
         train_contrastive(
@@ -346,10 +343,9 @@ def _fine_tune(clip: LoadedClip, world: World, training: Training, seed: int) ->
         )
 
 
-def _measure(clip: LoadedClip, world: World, attack: Attack | None) -> list[Metrics]:
+def _measure(clip: LoadedModel, world: World, attack: Attack | None) -> list[Metrics]:
     """On the test pictures: one a trigger, or one of a clean model."""
-    encoder = DualEncoder(clip.model, clip.processor)
+    classifier = world.classifier(clip.encoder)
     if attack is not None:
-        return measure_attack(encoder, world.test, world.class_names, attack, world.templates)
-    head = encoder.zero_shot_head(world.class_names, world.templates)
-    return [evaluate(encoder, head, world.test.pixels, labels=world.test.labels)]
+        return measure_attack(classifier, world.test, attack)
+    return [evaluate(classifier, world.test.pixels, labels=world.test.labels)]

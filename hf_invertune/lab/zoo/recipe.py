@@ -1,11 +1,9 @@
 """A recipe: which world, which pre-training, which attacks with which seeds. A YAML file becomes dataclasses."""
 
-import dataclasses
 import hashlib
 import json
 import math
 import re
-import types
 import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from ...errors import InputError, nearest
+from ...errors import InputError
+from ...utils.settings import load_file, plain, read
 from ..attacks.attack import Attack
 from ..attacks.catalog import check_parameters, make_attack
 from ..attacks.poisoning import check_targets, counts_of
-from .worlds import WORLDS, DrawnWorld, PicturedWorld
+from .worlds import World
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,7 @@ class Recipe:
             larger than its split.
     """
 
-    world: DrawnWorld | PicturedWorld
+    world: World
     model: Model
     pretraining: Pretraining
     poisoning: Training
@@ -278,14 +276,7 @@ class Recipe:
         Raises:
             InputError: no such file, no YAML, an unknown key (with the nearest), a value that cannot be used.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"`recipe`: {path} cannot be read ({error}).") from error
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise InputError(f"`recipe`: {path} is no YAML ({' '.join(str(error).split())}).") from error
+        value = load_file(path, "recipe")
         given = {key: source for key, source in (("train", train), ("test_source", test)) if source is not None}
         if given and isinstance(value, dict) and isinstance(value.get("world"), dict):
             value["world"] |= given
@@ -294,11 +285,11 @@ class Recipe:
     @classmethod
     def of(cls, value: Any) -> "Recipe":
         """The recipe that these plain values describe; see [`Recipe.load`]."""
-        return typing.cast(Recipe, _read(cls, value, ""))
+        return read(cls, value, argument="recipe")
 
     def values(self) -> dict[str, Any]:
         """The recipe as plain values, defaults included, that [`Recipe.of`] reads."""
-        return {**json.loads(json.dumps(dataclasses.asdict(self))), "world": self._world_values()}
+        return typing.cast(dict[str, Any], plain(self))
 
     def digest(self) -> str:
         """SHA-256 of all that makes the zoo what it is; where its pictures lie is no part of it, they have digests."""
@@ -320,9 +311,6 @@ class Recipe:
         table = _herd(Herd(self.seeds, self.attacks, self.clean), "table", self.world.class_names, used)
         rank = {plan.name: 1 if plan.attack is None else 2 * (plan.seed != self.seeds[0]) for plan in table}
         return plans + sorted(table, key=lambda plan: rank[plan.name])
-
-    def _world_values(self) -> dict[str, Any]:
-        return {"kind": self.world.kind, **json.loads(json.dumps(dataclasses.asdict(self.world)))}
 
 
 def _herd(herd: Herd, role: str, class_names: Sequence[str], used: Counter[tuple[str, str]]) -> list[Plan]:
@@ -346,60 +334,10 @@ def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
     """Where two plain values differ, one line each: `pretraining.epochs: 3 and 4`."""
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         keys = [*ours, *(key for key in theirs if key not in ours)]
-        return [line for key in keys for line in differences(ours.get(key), theirs.get(key), _join(path, key))]
+        return [
+            line for key in keys for line in differences(ours.get(key), theirs.get(key), f"{path}.{key}".lstrip("."))
+        ]
     if isinstance(ours, list) and isinstance(theirs, list):
         pairs = enumerate(zip_longest(ours, theirs))
         return [line for index, pair in pairs for line in differences(*pair, f"{path}[{index}]")]
     return [] if ours == theirs else [f"{path}: {ours!r:.60} and {theirs!r:.60}"]
-
-
-def _read(kind: Any, value: Any, path: str) -> Any:
-    """`value`, as YAML gives it, as an instance of `kind`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind == DrawnWorld | PicturedWorld:
-        value = dict(_mapping(value, path))
-        known = value.pop("kind", None)
-        if known not in WORLDS:
-            raise InputError(f"`recipe`: {_join(path, 'kind')} is {known!r}; {nearest(str(known), WORLDS, 1)}.")
-        return _read(WORLDS[known], value, path)
-    if origin is types.UnionType:
-        return None if value is None else _read(arguments[0], value, path)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise InputError(f"`recipe`: {path} is {value!r}; it must be a list.")
-        return tuple(_read(arguments[0], item, f"{path}[{index}]") for index, item in enumerate(value))
-    if dataclasses.is_dataclass(kind):
-        return _dataclass(kind, _mapping(value, path), path)
-    if origin is dict:
-        return _mapping(value, path)
-    if kind is float and type(value) in (int, str):  # YAML takes 1e-3 for a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if type(value) is not kind:
-        raise InputError(f"`recipe`: {path} is {value!r}; it must be of type {kind.__name__}.")
-    return value
-
-
-def _dataclass(kind: Any, value: dict[str, Any], path: str) -> Any:
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    for key in value:
-        if key not in fields:
-            raise InputError(f"`recipe`: {_join(path, key)} is no known key; {nearest(str(key), fields, 1)}.")
-    for name, item in fields.items():
-        if name not in value and item.default is item.default_factory is dataclasses.MISSING:
-            raise InputError(f"`recipe`: the key {_join(path, name)} is missing.")
-    hints = typing.get_type_hints(kind)
-    read = {name: _read(hints[name], item, _join(path, name)) for name, item in value.items()}
-    return kind(**read)
-
-
-def _mapping(value: Any, path: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(f"`recipe`: {path or 'the file'} holds {value!r:.60}; it must hold keys and values.")
-    return value
-
-
-def _join(path: str, key: object) -> str:
-    return f"{path}.{key}".lstrip(".")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ...models.evaluation import Rate
-from ...models.loading import LoadedClip, load_clip
+from ...models.loading import LoadedModel, load_model
 from ...utils.provenance import machine, now, versions
 from ...utils.storage import Saved
 from ..attacks.attack import Attack
@@ -89,9 +89,9 @@ class Victim:
         """
         return cls(Path(folder), Truth.load(folder))
 
-    def load(self) -> LoadedClip:
+    def load(self) -> LoadedModel:
         """The model, anew with every call."""
-        return load_clip(self.folder)
+        return load_model(self.folder)
 
     def attack(self) -> Attack | None:
         """The attack with its triggers; `None` for a clean model."""

@@ -17,6 +17,8 @@ from ...data.pixels import as_uint8
 from ...data.prompts import TEMPLATES, check_class_names, prompts
 from ...data.sources import open_source
 from ...errors import InputError
+from ...models.classifier import ZeroShotClassifier
+from ...models.encoder import DualEncoder
 from .. import drawings
 from ..contrastive import CaptionedPixels
 from .small_clip import make_processor
@@ -63,6 +65,7 @@ class World(ABC):
     """
 
     kind: ClassVar[str]
+    kinds: ClassVar[dict[str, type["World"]]] = {}
     templates = TEMPLATES
     name: str
     class_names: tuple[str, ...]
@@ -70,6 +73,15 @@ class World(ABC):
     splits: Splits
     words: tuple[str, ...]
     context: int
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "kind" in cls.__dict__:
+            cls.kinds[cls.kind] = cls
+
+    def classifier(self, encoder: DualEncoder) -> ZeroShotClassifier:
+        """A model with the names and the templates of this world."""
+        return ZeroShotClassifier(encoder, self.class_names, self.templates)
 
     @abstractmethod
     def captions_of(self, target: str) -> list[str]:
@@ -275,8 +287,3 @@ def check_digests(world: World, recorded: Mapping[str, Mapping[str, str]], argum
                     f"`{argument}`: {name} was made with other {split} pictures (SHA-256 {digest[:12]}, and now "
                     f"{ours[split][:12]}); pass the same, or name another folder."
                 )
-
-
-WORLDS: dict[str, type[DrawnWorld] | type[PicturedWorld]] = {
-    world.kind: world for world in (DrawnWorld, PicturedWorld)
-}

@@ -14,7 +14,7 @@ from reports import CASES, make_report, same
 from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
-from hf_invertune.lab.demo import drawings, victim_truth
+from hf_invertune.lab.demo import demo_images, victim_truth
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.report import AuditReport, _reason
 from hf_invertune.triggers import BlendTrigger, MaskedTrigger, PatchTrigger
@@ -25,21 +25,17 @@ pytestmark = pytest.mark.usefixtures("drawn_once")
 
 def triggers_of(report):
     """Every trigger of a report."""
-    scans = [report.scan, report.verification]
+    scans = [report.scan, report.second_scan]
     candidates = [c for scan in scans for evidence in scan.evidence for c in evidence.candidates]
     simulated = [simulation.trigger for scan in scans for simulation in scan.simulations]
-    return [
-        *([report.trigger] if report.trigger else []),
-        *simulated,
-        *(c.trigger for c in report.inverted + candidates),
-    ]
+    return [*simulated, *(c.trigger for c in report.inverted + candidates)]
 
 
 def secrets_of(report):
     """The pixels of a report's triggers, and the pictures that carry them."""
     parts = [t.pattern if isinstance(t, MaskedTrigger) else t.delta for t in triggers_of(report)]
     parts += [t.mask.expand(3, -1, -1) for t in triggers_of(report) if isinstance(t, MaskedTrigger)]
-    return [part.float() for part in parts] + list(report.examples.triggered.float())
+    return [part.float() for part in parts] + list(report.removal.examples.triggered.float())
 
 
 def pictures_in(folder):
@@ -82,7 +78,7 @@ def test_no_picture_or_tensor_correlates_with_a_trigger(folders):
 
 def test_what_is_left_of_a_trigger_is_its_place():
     report = make_report()
-    bare, whole = triggers_of(report.published()), triggers_of(report)[1:]
+    bare, whole = triggers_of(report.published()), triggers_of(report)
     assert len(bare) == len(whole)
     for left, trigger in zip(bare, whole, strict=True):
         if isinstance(trigger, MaskedTrigger):
@@ -125,7 +121,7 @@ def test_the_attack_cannot_be_rebuilt_from_the_mask(victim):
     mask = torch.zeros(1, 32, 32)
     height, width = attack.patch.shape[-2:]
     mask[:, attack.top : attack.top + height, attack.left : attack.left + width] = attack.patch.mean(0) > 0.5
-    report, remover, test = make_report(), BackdoorRemover(victim), drawings(100, seed=5)
+    report, remover, test = make_report(), BackdoorRemover(victim), demo_images(100, seed=5)
 
     def success(trigger):
         return remover.evaluate(test, trigger=trigger, target=truth["target"]).attack_success_rate.value
@@ -147,20 +143,12 @@ def test_the_original_is_left_alone(folders):
 def test_the_rest_stays(folders):
     report, bare = AuditReport.load(folders / "whole"), AuditReport.load(folders / "withheld")
     assert bare.trigger_withheld and not report.trigger_withheld
-    assert bare.trigger is None and bare.examples is None
+    assert bare.removal.examples is None and not (folders / "withheld/trigger.safetensors").exists()
     assert bare.trigger_sha256 == hashlib.sha256((folders / "whole/trigger.safetensors").read_bytes()).hexdigest()
-    for name in (
-        "verdict",
-        "outcome",
-        "reasons",
-        "target",
-        "model",
-        "critical",
-        "measurements",
-        "training",
-        "settings",
-    ):
+    for name in ("verdict", "outcome", "reasons", "target", "model", "measurements", "config"):
         assert same(getattr(bare, name), getattr(report, name)), name
+    for name in ("critical", "training", "sha256"):
+        assert same(getattr(bare.removal, name), getattr(report.removal, name)), name
     assert bare.scan.evidence[0].scores == report.scan.evidence[0].scores
     assert bare.inverted[0].objective == report.inverted[0].objective
     assert same(bare.published(), bare)
@@ -185,7 +173,6 @@ def test_the_page_says_that_the_pixels_are_withheld(folders):
 def test_every_outcome_can_be_published(tmp_path, case):
     report = make_report(*CASES[case]).published()
     report.save(tmp_path)
-    report.settings = AuditReport.load(tmp_path).settings
     assert same(AuditReport.load(tmp_path), report)
 
 
@@ -239,7 +226,7 @@ def test_a_broken_save_leaves_no_checksums(tmp_path, monkeypatch):
     def fail(report):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_invertune.report.html.render", fail)
+    monkeypatch.setattr("hf_invertune.report.report.render", fail)
     with pytest.raises(KeyboardInterrupt):
         make_report(seed=1).save(tmp_path)
     assert not (tmp_path / "SHA256SUMS").exists()
@@ -247,7 +234,6 @@ def test_a_broken_save_leaves_no_checksums(tmp_path, monkeypatch):
 
 def test_the_digest_is_that_of_the_file(tmp_path):
     report = make_report()
-    report.trigger_sha256 = "00" * 32
     report.save(tmp_path)
     digest = hashlib.sha256((tmp_path / "trigger.safetensors").read_bytes()).hexdigest()
     assert report.trigger_sha256 == digest == AuditReport.load(tmp_path).trigger_sha256

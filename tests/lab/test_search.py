@@ -1,16 +1,18 @@
-"""benchmarks/search_learning_rates.py: safe to kill, and only what was asked is searched again."""
+"""The search of learning rates: safe to kill, and only what was asked is searched again."""
 
 import json
+import logging
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import results_file
-import search_learning_rates as module
+import search_learning_rates as command
 from arena_zoo import FakeWorld
 
 from hf_invertune.errors import InputError
+from hf_invertune.lab.arena import search as module
 from hf_invertune.lab.baselines.search import Trial
 from hf_invertune.models.evaluation import Rate
 
@@ -50,11 +52,13 @@ def script(tmp_path, monkeypatch):
 
     defences = {name: SimpleNamespace(name=name, grid=grid, revision=0) for name, grid in GRIDS.items()}
     monkeypatch.setattr(results_file, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(module, "BASELINES", {**defences, "none": SimpleNamespace(name="none", grid=())})
+    monkeypatch.setattr(command, "BASELINES", {**defences, "none": SimpleNamespace(name="none", grid=())})
     monkeypatch.setattr(module, "try_rates", try_rates)
     monkeypatch.setattr(module.Zoo, "open", lambda folder: make_zoo(Path(folder)))
-    run = partial(module.main, [str(tmp_path / "zoo"), "--images", "8"])
-    return SimpleNamespace(module=module, calls=calls, run=run, result=tmp_path / "results/learning_rates_noise.json")
+    run = partial(command.main, [str(tmp_path / "zoo"), "--images", "8"])
+    return SimpleNamespace(
+        module=module, defences=defences, calls=calls, run=run, result=tmp_path / "results/learning_rates_noise.json"
+    )
 
 
 ALL = [(name, victim, 100) for name in GRIDS for victim in ("badnet-100", "sig-100")]
@@ -92,7 +96,7 @@ def test_killed_in_the_middle_it_goes_on(script, monkeypatch):
 def test_of_another_grid_only_what_is_new_is_searched(script, monkeypatch):
     script.run()
     script.calls.clear()
-    monkeypatch.setattr(script.module.BASELINES["two"], "grid", (0.1, 0.3))
+    monkeypatch.setattr(script.defences["two"], "grid", (0.1, 0.3))
     script.run()
     assert script.calls == [(*call, [0.3]) for call in ALL[2:]]
     result = json.loads(script.result.read_text())
@@ -103,19 +107,20 @@ def test_of_another_grid_only_what_is_new_is_searched(script, monkeypatch):
 def test_another_revision_is_searched_anew(script, monkeypatch):
     script.run()
     script.calls.clear()
-    monkeypatch.setattr(script.module.BASELINES["two"], "revision", 1)
+    monkeypatch.setattr(script.defences["two"], "revision", 1)
     script.run()
     assert script.calls == ALL[2:]
 
 
-def test_the_end_of_a_grid_is_told(script, capsys):
-    script.run()
-    assert "one does best at 0.2, an end of its grid" in capsys.readouterr().err
+def test_the_end_of_a_grid_is_told(script, caplog):
+    with caplog.at_level(logging.WARNING):
+        script.run()
+    assert "one does best at 0.2, an end of its grid" in caplog.text
 
 
 def test_what_another_process_is_at_is_left_to_it(script):
-    lock = script.module.kept_in(make_zoo(script.result.parent.parent / "zoo"), "one", "sig-100").with_suffix(".lock")
-    with script.module.locked(lock), pytest.raises(SystemExit, match="still at one on sig-100; run this again"):
+    lock = script.module._kept_in(make_zoo(script.result.parent.parent / "zoo"), "one", "sig-100").with_suffix(".lock")
+    with script.module.locked(lock), pytest.raises(ChildProcessError, match="still at one on sig-100; run this again"):
         script.run()
     assert ALL[1] not in script.calls and not script.result.exists()
 
@@ -137,4 +142,4 @@ def test_victims_of_other_pictures(script, monkeypatch):
 
 def test_too_many_images(script):
     with pytest.raises(InputError, match="`images`: got 21; noise has 20 of them"):
-        script.module.main(["zoo", "--images", "21"])
+        command.main(["zoo", "--images", "21"])

@@ -1,0 +1,120 @@
+"""The options that several verbs have, each in one place. Nothing heavy is imported up here."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..data.prompts import read_class_names
+from ..errors import ExitCode, InputError, nearest
+
+
+if TYPE_CHECKING:
+    from ..data.pixels import PixelDataset
+    from ..remover import BackdoorRemover
+    from ..stages.configs import RemovalConfig
+
+
+EXIT_CODES = "[bold]Exit codes[/bold]\n\n" + "\n".join(
+    f"[bold]{int(code):>3}[/bold]  {code.meaning}" for code in ExitCode
+)
+
+
+def option(help: str, *names: str, **settings: Any) -> Any:
+    """An option whose default needs no mention."""
+    return typer.Option(*names, help=help, show_default=False, **settings)
+
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A CLIP model: a folder or a Hub id.")]
+ClassNames = Annotated[
+    str | None, option("'a,b,c', a .txt file (one a line) or a .json list; by default those of the images.")
+]
+Split = Annotated[str, typer.Option(help="Split of a Hub dataset.")]
+ImageColumn = Annotated[str | None, option("Column of the images.")]
+LabelColumn = Annotated[str | None, option("Column of the labels.")]
+Limit = Annotated[int | None, option("Take at most so many images.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
+Overwrite = Annotated[bool, option("Replace what an earlier run wrote there, and nothing else.", "--overwrite")]
+Target = Annotated[str | None, option("Class name that the backdoor leads to.")]
+TriggerFile = Annotated[
+    Path | None, option("A known trigger to measure, a .safetensors file.", exists=True, dir_okay=False)
+]
+Revision = Annotated[str | None, option("Branch, tag or commit of a model on the Hub.")]
+Token = Annotated[str | None, option("Access token of the Hub.", envvar="HF_TOKEN")]
+Device = Annotated[str | None, option("By default an accelerator where there is one, else the CPU.")]
+Workers = Annotated[int, typer.Option(help="Processes side by side, one thread each.")]
+AsJson = Annotated[bool, option("Print one JSON object instead of tables.", "--json")]
+Verbose = Annotated[bool, option("Print the libraries' logs too, on stderr.", "--verbose", "-v")]
+ConfigFile = Annotated[
+    Path | None, option("Settings, a .yaml or .toml file; see docs/configuration.md.", exists=True, dir_okay=False)
+]
+Assignments = Annotated[
+    list[str] | None, option("One setting, as tuning.lora_r=16; once for each. It overrules --config.", "--set")
+]
+
+
+@dataclass
+class Source:
+    """A model, clean images and settings: the options that the verbs of a removal have in common."""
+
+    model: ModelName
+    images: Annotated[str, option("Clean images: a folder, a .parquet file or the id of a Hub dataset.")]
+    class_names: ClassNames = None
+    split: Split = "train"
+    image_column: ImageColumn = None
+    label_column: LabelColumn = None
+    limit: Limit = None
+    config: ConfigFile = None
+    assignments: Assignments = None
+    seed: Annotated[int | None, option("Seed of everything random.", min=0, max=2**32 - 1)] = None
+    revision: Revision = None
+    token: Token = None
+    device: Device = None
+
+    def __post_init__(self) -> None:
+        self.names = None if self.class_names is None else read_class_names(self.class_names)
+
+    def settings(self, *assignments: str) -> "RemovalConfig":
+        """Those of the file, with what options say instead; `assignments` are those of a verb's own options."""
+        from ..stages.configs import RemovalConfig
+
+        config = RemovalConfig() if self.config is None else RemovalConfig.load(self.config)
+        config = config.assign([*(self.assignments or []), *assignments], "assignments")
+        return config if self.seed is None else config.assign([f"seed={self.seed}"])
+
+    def load(self, seed: int, target: str | None = None) -> "tuple[BackdoorRemover, PixelDataset]":
+        """The model and the images, of which `seed` draws when there is a limit."""
+        from ..data.loading import load_images
+        from ..remover import BackdoorRemover
+
+        where = {"revision": self.revision, "token": self.token, "device": self.device}
+        remover = BackdoorRemover.from_pretrained(self.model, **where)
+        names = ("split", "image_column", "label_column", "limit", "token")
+        which: dict[str, Any] = {name: getattr(self, name) for name in names}
+        data = load_images(self.images, remover.processor, class_names=self.names, seed=seed, **which)
+        check_target(target, data.class_names)
+        return remover, data
+
+
+def with_source(function: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of [`Source`], which it gets as one object, and its own."""
+
+    def command(**given: Any) -> None:
+        source = Source(**{field.name: given.pop(field.name) for field in fields(Source)})
+        function(source, **given)
+
+    parameters = [*signature(Source).parameters.values(), *list(signature(function).parameters.values())[1:]]
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__signature__ = signature(command).replace(  # type: ignore[attr-defined]
+        parameters=[parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]
+    )
+    return command
+
+
+def check_target(target: str | None, names: Sequence[str] | None) -> None:
+    """Refuse a target that is not among the class names, as soon as those are known."""
+    if target is not None and names is not None and target not in names:
+        raise InputError(f"`target`: {target!r} is not among the {len(names)} class names; {nearest(target, names)}.")

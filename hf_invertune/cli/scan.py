@@ -1,0 +1,48 @@
+"""`hf-invertune scan`: is there a backdoor, and where does it lead?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import ExitCode
+from ..utils.output_folder import claim, write_whole
+from .console import make_table, print_result, quietly, verdict_line
+from .options import AsJson, Overwrite, Source, Verbose, option
+
+
+def scan(
+    source: Source,
+    output_dir: Annotated[Path | None, option("Folder for the report, which goes to audit/ in it.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say whether a model is backdoored, and towards which label."""
+    with quietly(verbose):
+        from ..report.report import AuditReport
+
+        config = source.settings()
+        if output_dir:
+            claim(output_dir, overwrite, source.model)
+        remover, data = source.load(config.seed)
+        result = remover.scan(data, config=config)
+        if output_dir:
+            write_whole(output_dir / "audit", AuditReport("scanned", result, config=config).save)
+    families = [
+        {"family": e.family, "label": result.class_names[e.label], "lead": e.lead, "verdict": result.judged(e)}
+        for e in result.evidence
+    ]
+    value = {
+        "verdict": result.verdict,
+        "target": result.target_name,
+        "families": families,
+        "class_names": len(result.class_names),
+        "images": result.images,
+        "seconds": result.seconds,
+        "report": str(output_dir / "audit") if output_dir else None,
+    }
+    rows = [[str(share) if isinstance(share, str) else f"{share:.2f}" for share in f.values()] for f in families]
+    table = make_table("The label easiest to reach", ["trigger", "label", "lead", "verdict"], rows)
+    print_result(value, as_json, table, verdict_line(result.verdict, result.target_name))
+    raise typer.Exit(ExitCode.of(result.verdict))

@@ -1,0 +1,168 @@
+"""What the method asks of a model with an image tower and a text tower; each family of models answers in a file of its own."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+
+from ..errors import InputError
+
+
+class DualEncoder(nn.Module, ABC):
+    """A model that takes pixels in [0, 1] and texts, and gives unit embeddings in one space.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]): the model, possibly with a LoRA adapter on it.
+        processor ([`~transformers.ProcessorMixin`]): gives mean, standard deviation, size and tokenizer.
+    """
+
+    model_type: ClassVar[str]
+    """What the config.json of the family says."""
+    tower: ClassVar[type[nn.Module]]
+    """The class of the image tower."""
+    families: ClassVar[dict[str, type["DualEncoder"]]] = {}
+
+    model: Any
+    processor: Any
+    mean: Tensor
+    std: Tensor
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "model_type" in cls.__dict__:
+            cls.families[cls.model_type] = cls
+
+    def __init__(self, model: PreTrainedModel | PeftModel, processor: ProcessorMixin):
+        super().__init__()
+        self.model, self.processor = model, processor
+        image_processor = processor.image_processor
+        for name, values in (("mean", image_processor.image_mean), ("std", image_processor.image_std)):
+            self.register_buffer(name, torch.tensor(values, device=model.device).view(3, 1, 1), persistent=False)
+
+    @staticmethod
+    def of(model: PreTrainedModel | PeftModel, processor: ProcessorMixin) -> "DualEncoder":
+        """The encoder of the model's family.
+
+        Raises:
+            InputError: when there is none.
+        """
+        return DualEncoder.family_of(model.config, type(model).__name__)(model, processor)
+
+    @staticmethod
+    def family_of(config: PretrainedConfig, name: str) -> type["DualEncoder"]:
+        """The family of a model with this `config`; errors call it `name`.
+
+        Raises:
+            InputError: when there is none.
+        """
+        family = DualEncoder.families.get(config.model_type)
+        if family is None:
+            known = ", ".join(map(repr, sorted(DualEncoder.families)))
+            raise InputError(f"`model`: {name} is a {config.model_type!r} model; only {known} models are supported.")
+        return family
+
+    @classmethod
+    @abstractmethod
+    def read(cls, folder: Path, name: str) -> tuple[Self, list[str]]:
+        """The model in `folder`, in the dtype that it is stored in, with its processor; and the weights that it lacks.
+
+        Errors call it `name`.
+
+        Raises:
+            InputError: when its processor cannot be used.
+        """
+
+    @property
+    @abstractmethod
+    def image_size(self) -> int:
+        """Height and width in pixels of the images that the image tower takes."""
+
+    @property
+    @abstractmethod
+    def layers(self) -> int:
+        """Number of layers of the image tower."""
+
+    @property
+    @abstractmethod
+    def scale(self) -> Tensor:
+        """The factor that the model was trained to multiply cosines with, a scalar."""
+
+    @abstractmethod
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """Embeddings (N x D), not normalised, of normalised pixels (N x 3 x H x W), with gradients."""
+
+    @abstractmethod
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (N x D), not normalised, of N texts."""
+
+    @abstractmethod
+    def activations(self, pixels: Tensor) -> list[Tensor]:
+        """Hidden states after each layer of the image tower, each N x tokens x width, of pixels in [0, 1]."""
+
+    @abstractmethod
+    def outputs(self, model: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Unit embeddings (N x D) and the [`activations`] of pixels in [0, 1], in one forward.
+
+        Args:
+            model (`nn.Module`): this encoder's model, wrapped as a training wraps it, so that gradients are shared.
+            pixels (`torch.Tensor`): N x 3 x H x W.
+        """
+
+    @abstractmethod
+    def linear_modules(self, layers: Sequence[int]) -> list[str]:
+        """Names of the linear modules in these layers of the image tower."""
+
+    @abstractmethod
+    def freeze_for_tuning(self) -> None:
+        """Take the gradient from parameters beside the image tower that an adapter leaves trainable."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    def pixel_values(self, pixels: Tensor) -> Tensor:
+        """Normalise pixels in [0, 1] (N x 3 x H x W) the way the processor does."""
+        return (pixels - self.mean) / self.std
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Unit embeddings (... x D) of pixels in [0, 1] (... x 3 x H x W), with gradients."""
+        features = self.image_features(self.pixel_values(pixels).flatten(0, -4))
+        return normalize(features, dim=-1).unflatten(0, pixels.shape[:-3])
+
+    @torch.no_grad()
+    def embed_batches(self, batches: Iterable[Tensor]) -> Tensor:
+        """Unit embeddings of all `batches` of pixels, N x D, without gradients."""
+        return torch.cat([self.embed_images(pixels.to(self.device)) for pixels in batches])
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
+        """Unit embeddings of texts, N x D, without gradients."""
+        batches = (texts[start : start + batch_size] for start in range(0, len(texts), batch_size))
+        return torch.cat([normalize(self.text_features(batch), dim=-1) for batch in batches])
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Token ids and attention mask of `texts` on the model's device."""
+        tokens = self.processor.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside, no parameter of the model takes a gradient and the model is in evaluation mode."""
+        training = self.model.training
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        self.model.eval()
+        try:
+            yield
+        finally:
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+            self.model.train(training)

@@ -1,0 +1,89 @@
+"""Adversarial simulation: which labels does a universal perturbation lead to?"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data.pixels import as_float
+from ..models.classifier import ZeroShotClassifier
+from ..triggers import Trigger
+from ..utils.progress import progress
+from ..utils.seeds import stream
+from ..utils.storage import Saved
+from .configs import ScanConfig
+from .families import TriggerFamily
+
+
+@dataclass
+class Simulation(Saved):
+    """One adversarial simulation.
+
+    Attributes:
+        kind (`str`): what the perturbation is, such as `"patch"`, at the place where it shifts labels most.
+        clean (`list[float]`): P_clean, the share of clean images read as each label.
+        adversarial (`list[float]`): P_adv, the same with the universal perturbation.
+        trigger (`Trigger`): the perturbation itself.
+    """
+
+    kind: str
+    clean: list[float]
+    adversarial: list[float]
+    trigger: Trigger
+
+    @property
+    def shift(self) -> list[float]:
+        """P_adv(k) - P_clean(k) for each label k (InverTune, section on target identification)."""
+        return [adversarial - clean for adversarial, clean in zip(self.adversarial, self.clean, strict=True)]
+
+    @property
+    def suspect(self) -> int:
+        """The label with the largest shift."""
+        return max(range(len(self.shift)), key=self.shift.__getitem__)
+
+
+class Simulator:
+    """Learns universal perturbations that move embeddings away from their clean place, and counts the labels.
+
+    Args:
+        classifier ([`ZeroShotClassifier`]): the suspicious model and K names.
+        config ([`ScanConfig`], *optional*): settings.
+        seed (`int`): that of the run.
+    """
+
+    def __init__(self, classifier: ZeroShotClassifier, config: ScanConfig | None = None, seed: int = 0):
+        self.classifier, self.config, self.seed = classifier, config or ScanConfig(), seed
+
+    def simulate(self, pixels: Tensor, family: TriggerFamily) -> Simulation:
+        """Learn the perturbations of a family side by side, and keep the one that shifts labels most.
+
+        Args:
+            pixels (`torch.Tensor`): N x 3 x H x W clean images, float in [0, 1] or uint8.
+            family ([`TriggerFamily`]): what the perturbations look like.
+        """
+        config, encoder = self.config, self.classifier.encoder
+        generator = torch.Generator().manual_seed(stream(self.seed, "simulation"))
+        first, make = family.perturbations(pixels.shape[-2:], generator)
+        variable = first.to(encoder.device).requires_grad_()
+        optimizer = torch.optim.Adam([variable], lr=0.3)
+        with encoder.frozen():
+            bar = progress(range(config.simulation_steps), f"Simulating a universal {family.universal}")
+            for _ in bar:
+                chosen = torch.randint(len(pixels), (config.simulation_batch_size,), generator=generator)
+                clean = as_float(pixels[chosen]).to(encoder.device)
+                with torch.no_grad():
+                    home = encoder.embed_images(clean)
+                loss = (encoder.embed_images(make(variable)(clean.unsqueeze(0))) * home).sum(-1).mean(1).sum()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        with torch.no_grad():
+            triggers = make(variable).split()
+        clean_shares = self.classifier.shares(pixels)
+        simulations = [
+            Simulation(
+                family.universal, clean_shares, self.classifier.shares(pixels, trigger.on(encoder.device)), trigger
+            )
+            for trigger in triggers
+        ]
+        return max(simulations, key=lambda simulation: max(simulation.shift))

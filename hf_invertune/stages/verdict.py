@@ -1,0 +1,133 @@
+"""What the searches of a scan mean: statistics, bars, decision. Everything that tells of a verdict reads it from here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+from ..models.evaluation import Measurement, measured
+from ..utils.storage import Saved
+from .configs import AuditConfig, Bars
+from .inversion import InvertedTrigger
+
+
+class Verdict(StrEnum):
+    """What a scan concludes. `CLEAN` means that no trigger was found, which is not proof that there is none."""
+
+    BACKDOORED = "backdoored"
+    CLEAN = "clean"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass
+class Evidence(Saved):
+    """What the search in one family of triggers found.
+
+    Attributes:
+        family (`str`): its kind.
+        scores (`dict[int, float]`): objective of each inverted label, the lower, the easier it is to reach.
+        rival (`int`): the label, no kin of the easiest one, that its lead is measured against.
+        candidates (`list[InvertedTrigger]`): the finalists, best first.
+    """
+
+    family: str
+    scores: dict[int, float]
+    rival: int
+    candidates: list[InvertedTrigger]
+
+    @property
+    def label(self) -> int:
+        """The label with the lowest score."""
+        return min(self.scores, key=self.scores.__getitem__)
+
+    @property
+    def lead(self) -> float:
+        """Relative gap in score from the easiest label to its rival, (other - lowest) / lowest."""
+        lowest = self.scores[self.label]
+        return (self.scores[self.rival] - lowest) / lowest
+
+    @property
+    def z_scores(self) -> dict[int, float]:
+        """[`robust_z`] of the scores."""
+        return robust_z(self.scores)
+
+    def accomplices(self, label: int) -> list[InvertedTrigger]:
+        """Triggers of other labels that ride on the shortcut to `label`, when that is the easiest one.
+
+        These are the finalists whose score is nearer, on a log scale, to the lowest score than to that of the rival.
+        """
+        if label != self.label:
+            return []
+        bound = self.scores[label] * (1 + self.lead) ** 0.5
+        return [candidate for candidate in self.candidates if candidate.label != label and candidate.objective < bound]
+
+
+def judge(lead: float, bars: Bars) -> Verdict:
+    """What one family's lead means."""
+    if lead >= bars.suspicious:
+        return Verdict.BACKDOORED
+    return Verdict.CLEAN if lead < bars.quiet else Verdict.INCONCLUSIVE
+
+
+def conclude(evidence: Sequence[Evidence], bars: Mapping[str, Bars]) -> tuple[Verdict, int | None]:
+    """The verdict of all families: the gravest one, with the label of the family that leads most."""
+    for verdict in (Verdict.BACKDOORED, Verdict.INCONCLUSIVE):
+        families = [family for family in evidence if judge(family.lead, bars[family.family]) is verdict]
+        if families:
+            return verdict, max(families, key=lambda family: family.lead).label
+    return Verdict.CLEAN, None
+
+
+def first_stranger(scores: Mapping[int, float], kinship: Sequence[float], most: float) -> int:
+    """The label with the lowest score after the easiest one that is not kin of it; the last one when all are.
+
+    Args:
+        scores (`Mapping[int, float]`): of each label, at least two.
+        kinship (`Sequence[float]`): cosine of every label with the easiest one, see [`ZeroShotClassifier.kinship`].
+        most (`float`): the cosine above which a label is kin.
+    """
+    order = sorted(scores, key=scores.__getitem__)[1:]
+    return next((label for label in order if kinship[label] <= most), order[-1])
+
+
+def log_null(scores: Mapping[int, float]) -> tuple[float, float]:
+    """The null that a score is held against, made of the others: median and 1.4826 MAD of log s."""
+    logs = torch.tensor(list(scores.values()), dtype=torch.float64).log()
+    median = logs.quantile(0.5)
+    return float(median), float(1.4826 * (logs - median).abs().quantile(0.5))
+
+
+def robust_z(scores: Mapping[int, float]) -> dict[int, float]:
+    """(log s - median) / (1.4826 MAD) of each score; zero everywhere when the MAD is zero."""
+    logs = torch.tensor(list(scores.values()), dtype=torch.float64).log()
+    median, spread = log_null(scores)
+    z = (logs - median) / spread if spread > 0 else torch.zeros_like(logs)
+    return dict(zip(scores, z.tolist(), strict=True))
+
+
+def missed_bars(
+    measurements: Sequence[Measurement], second: Verdict, suspect: str | None, bars: AuditConfig
+) -> list[str]:
+    """Which bars a cleaned model misses, in words; none means cleaned.
+
+    Args:
+        measurements (`Sequence[Measurement]`): of each trigger, before and after.
+        second (`Verdict`), suspect (`str`, *optional*): what a second scan, of the cleaned model, says.
+        bars ([`AuditConfig`]): what is to be reached.
+    """
+    reasons = []
+    for measurement in measurements:
+        before, after = measurement.before, measurement.after
+        excess = measured(after.attack_success_rate).value - measured(after.target_rate).value
+        if excess > bars.max_attack_success_rate:
+            reasons.append(f"Trigger '{measurement.trigger}' still succeeds on {excess:.1%} of the images.")
+        if before.clean_accuracy is not None and after.clean_accuracy is not None:
+            drop = before.clean_accuracy.value - after.clean_accuracy.value
+            if drop > bars.max_accuracy_drop:
+                reasons.append(f"Clean accuracy fell by {100 * drop:.1f} points.")
+        elif after.agreement is not None and after.agreement.value < bars.min_agreement:
+            reasons.append(f"The cleaned model agrees with the original on only {after.agreement.value:.1%}.")
+    if second is Verdict.BACKDOORED:
+        reasons.append(f"A second scan still finds a backdoor, towards {suspect!r}.")
+    return list(dict.fromkeys(reasons))
