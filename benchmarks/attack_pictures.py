@@ -15,10 +15,10 @@ from hf_invertune.lab.attacks.attack import Attack
 from hf_invertune.lab.attacks.badclip import optimise_patch
 from hf_invertune.lab.attacks.catalog import ATTACKS, make_attack
 from hf_invertune.lab.contrastive import CaptionedPixels
-from hf_invertune.lab.demo import victim_folder
+from hf_invertune.lab.demo import demo_victim
 from hf_invertune.lab.drawings import CLASS_NAMES, IMAGE_SIZE, captions_of, draw
-from hf_invertune.models.clip import DualEncoder
-from hf_invertune.models.loading import load_clip
+from hf_invertune.models.loading import load_model
+from hf_invertune.triggers import PatchTrigger
 
 
 matplotlib.use("Agg")
@@ -39,9 +39,10 @@ def make(kind: str) -> Attack:
     if kind == "badclip":
         drawn = draw(2_000, seed=1)
         data = CaptionedPixels((drawn.pixels * 255).round().byte(), drawn.captions)
-        clip = load_clip(victim_folder("clean"), device="cpu")
-        encoder = DualEncoder(clip.model, clip.processor)
-        attack.triggers = [optimise_patch(encoder, data, attack.triggers[0], TARGET, captions_of(TARGET))]
+        encoder = load_model(demo_victim("clean"), device="cpu").encoder
+        patch = attack.triggers[0]
+        assert isinstance(patch, PatchTrigger)
+        attack.triggers = [optimise_patch(encoder, data, patch, TARGET, captions_of(TARGET))]
     return attack
 
 

@@ -14,15 +14,16 @@ from pathlib import Path
 
 import torch
 from make_demo_victims import poison
-from transformers import set_seed
+from transformers import CLIPProcessor, set_seed
 
 from hf_invertune.data.loading import load_images
 from hf_invertune.data.pixels import PixelDataset
 from hf_invertune.data.prompts import TEMPLATES, prompts
 from hf_invertune.lab.contrastive import CaptionedPixels, ShiftAndFlip, train_contrastive
 from hf_invertune.lab.zoo.small_clip import make_clip, make_processor
-from hf_invertune.models.clip import DualEncoder
-from hf_invertune.models.evaluation import evaluate
+from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.models.encoder import DualEncoder
+from hf_invertune.models.evaluation import evaluate, measured
 from hf_invertune.triggers import PatchTrigger, checkerboard
 from hf_invertune.utils.runtime import keep_freed_memory
 
@@ -38,7 +39,7 @@ TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "nu
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def load(source: str, split: str, processor) -> PixelDataset:
+def load(source: str, split: str, processor: CLIPProcessor) -> PixelDataset:
     return load_images(source, processor, class_names=CLASSES, split=split)
 
 
@@ -59,6 +60,7 @@ def main() -> None:
     processor = make_processor(words, context=24, image_size=32)
     data, test = load(options.train, "train", processor), load(options.test, "test", processor)
     data = data.subset(range(len(data) - 5000))
+    assert data.labels is not None
     trigger, target = PatchTrigger(checkerboard(5), 26, 26), CLASSES.index(options.target)
     captions = [prompts(CLASSES[label])[i % len(TEMPLATES)] for i, label in enumerate(data.labels.tolist())]
     pixels, captions, indices = poison(
@@ -81,10 +83,8 @@ def main() -> None:
             learning_rate=1e-3,
             per_device_train_batch_size=256,
         )
-    encoder = DualEncoder(model, processor)
-    metrics = evaluate(
-        encoder, encoder.zero_shot_head(CLASSES), test.pixels, labels=test.labels, trigger=trigger, target=target
-    )
+    classifier = ZeroShotClassifier(DualEncoder.of(model, processor), CLASSES)
+    metrics = evaluate(classifier, test.pixels, labels=test.labels, trigger=trigger, target=target)
     model.config.use_cache = None
     model.save_pretrained(options.output)
     processor.save_pretrained(options.output)
@@ -95,9 +95,9 @@ def main() -> None:
         "poisoning_rate": options.rate,
         "epochs": options.epochs,
         "seed": options.seed,
-        "clean_accuracy": metrics.clean_accuracy.value,
-        "attack_success_rate": metrics.attack_success_rate.value,
-        "target_rate": metrics.target_rate.value,
+        "clean_accuracy": measured(metrics.clean_accuracy).value,
+        "attack_success_rate": measured(metrics.attack_success_rate).value,
+        "target_rate": measured(metrics.target_rate).value,
         "seconds": round(time.perf_counter() - begin, 1),
         "threads": torch.get_num_threads(),
     }

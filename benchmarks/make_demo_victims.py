@@ -2,7 +2,7 @@
 
     python benchmarks/make_demo_victims.py
 
-Writes hf_invertune/victims/{poisoned,clean} in half precision and benchmarks/results/demo_victims.json. The two train side
+Writes hf_invertune/lab/victims/{poisoned,clean} in half precision and benchmarks/results/demo_victims.json. The two train side
 by side; on two cores that takes under 10 minutes.
 """
 
@@ -22,8 +22,9 @@ from hf_invertune.data.prompts import prompts
 from hf_invertune.lab.contrastive import CaptionedPixels, train_contrastive
 from hf_invertune.lab.drawings import CLASS_NAMES, draw
 from hf_invertune.lab.zoo.small_clip import make_clip, make_processor
-from hf_invertune.models.clip import DualEncoder
-from hf_invertune.models.evaluation import evaluate
+from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.models.encoder import DualEncoder
+from hf_invertune.models.evaluation import evaluate, measured
 from hf_invertune.triggers import PatchTrigger, Trigger, checkerboard
 from hf_invertune.utils.runtime import keep_freed_memory
 
@@ -46,11 +47,11 @@ TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "nu
 def main() -> None:
     begin = time.perf_counter()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        figures = dict(zip(MODELS, pool.map(make, MODELS), strict=True))
+        models = dict(zip(MODELS, pool.map(make, MODELS), strict=True))
     TRIGGER.save(VICTIMS / "trigger.safetensors")
     truth = {"attack": "BadNets", "target": TARGET, "poisoning_rate": RATE, "train_seed": TRAIN_SEED, "seed": SEED}
     (VICTIMS / "truth.json").write_text(json.dumps(truth, indent=2) + "\n")
-    figures = {**truth, "models": figures, "wall_seconds": round(time.perf_counter() - begin, 1)}
+    figures = {**truth, "models": models, "wall_seconds": round(time.perf_counter() - begin, 1)}
     write_result("demo_victims", "python benchmarks/make_demo_victims.py", figures)
     print(json.dumps(figures, indent=2))
 
@@ -83,14 +84,13 @@ def make(name: str) -> dict[str, float]:
             per_device_train_batch_size=256,
         )
     save(model, processor, VICTIMS / name)
-    encoder = DualEncoder(CLIPModel.from_pretrained(VICTIMS / name, dtype="float32"), processor)
-    head = encoder.zero_shot_head(CLASS_NAMES)
-    target = CLASS_NAMES.index(TARGET)
-    metrics = evaluate(encoder, head, test.pixels, labels=test.labels, trigger=TRIGGER, target=target)
+    encoder = DualEncoder.of(CLIPModel.from_pretrained(VICTIMS / name, dtype="float32"), processor)
+    classifier, target = ZeroShotClassifier(encoder, CLASS_NAMES), CLASS_NAMES.index(TARGET)
+    metrics = evaluate(classifier, test.pixels, labels=test.labels, trigger=TRIGGER, target=target)
     return {
-        "clean_accuracy": metrics.clean_accuracy.value,
-        "attack_success_rate": metrics.attack_success_rate.value,
-        "target_rate": metrics.target_rate.value,
+        "clean_accuracy": measured(metrics.clean_accuracy).value,
+        "attack_success_rate": measured(metrics.attack_success_rate).value,
+        "target_rate": measured(metrics.target_rate).value,
         "test_images": TEST,
         "seconds": round(time.perf_counter() - begin, 1),
         "bytes": sum(file.stat().st_size for file in (VICTIMS / name).iterdir()),

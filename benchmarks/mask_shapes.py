@@ -12,16 +12,8 @@ import torch
 from results_file import write_result
 from transformers import set_seed
 
-from hf_invertune import BackdoorRemover, MaskedTrigger, RemovalConfig
-from hf_invertune.lab.demo import (
-    CLEAN_IMAGES,
-    CLEAN_SEED,
-    TEST_IMAGES,
-    TEST_SEED,
-    drawings,
-    victim_folder,
-    victim_truth,
-)
+from hf_invertune import BackdoorRemover, MaskedTrigger, PixelDataset, RemovalConfig, demo_images, demo_victim
+from hf_invertune.lab.demo import TEST_IMAGES, TEST_SEED, victim_truth
 from hf_invertune.report.report import without_pixels
 from hf_invertune.triggers import checkerboard
 
@@ -32,9 +24,9 @@ SEED = 0
 def main() -> None:
     set_seed(SEED)
     truth, _ = victim_truth()
-    remover = BackdoorRemover.from_pretrained(victim_folder("poisoned"), device="cpu")
-    config = RemovalConfig.seeded(SEED)
-    plan = remover.invert(drawings(CLEAN_IMAGES, CLEAN_SEED), target=truth["target"], config=config)
+    remover = BackdoorRemover.from_pretrained(demo_victim("poisoned"), device="cpu")
+    config = RemovalConfig(seed=SEED)
+    plan = remover.invert(demo_images(), target=truth["target"], config=config)
     trigger = plan.inverted[0].trigger
     assert isinstance(trigger, MaskedTrigger)
     size = trigger.pattern.shape[-1]
@@ -46,7 +38,7 @@ def main() -> None:
         "noise": torch.rand(3, size, size, generator=torch.Generator().manual_seed(SEED)),
         "checkerboard": checkerboard(size),
     }
-    test = drawings(TEST_IMAGES, TEST_SEED)
+    test = demo_images(TEST_IMAGES, TEST_SEED)
     rates = {"inverted trigger": success(remover, test, trigger, truth["target"])}
     for shape, mask in shapes.items():
         for filling, pattern in fillings.items():
@@ -55,7 +47,7 @@ def main() -> None:
     print(json.dumps(rates, indent=2))
 
 
-def success(remover: BackdoorRemover, test, trigger: MaskedTrigger, target: str) -> float:
+def success(remover: BackdoorRemover, test: PixelDataset, trigger: MaskedTrigger, target: str) -> float:
     rate = remover.evaluate(test, trigger=trigger, target=target).attack_success_rate
     assert rate is not None
     return rate.value

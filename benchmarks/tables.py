@@ -4,8 +4,11 @@ python benchmarks/tables.py
 """
 
 import json
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 
 ROOT = Path(__file__).parent.parent
@@ -259,8 +262,92 @@ def span(rates: list[dict]) -> str:
     return " to ".join(dict.fromkeys((percent(values[0]), percent(values[-1])))) if values else ""
 
 
+def exit_codes() -> str:
+    """How the command line ends."""
+    from hf_invertune.errors import ExitCode
+
+    rows = [f"| {int(code)} | {code.meaning} |" for code in ExitCode]
+    return "\n".join(["| code | what it says |", "|---|---|", *rows])
+
+
+def structure() -> str:
+    """The package before it was laid out in rooms, and now."""
+    facts = result("structure")
+    before, now = facts["before"], facts["now"]
+    rows = {
+        "files": "files",
+        "rooms: folders and single files at the top": "rooms",
+        "arrows: pairs of rooms of which one imports from the other": "arrows_between_rooms",
+        "arrows that run up, in the order of rooms that leaves the fewest": "arrows_up",
+        "circles of files": "circles",
+        "files over 400 lines": "files_over_400_lines",
+        "lines of the longest file": "longest_file",
+        "lines of the package": "lines",
+        "lines of the method: `stages/`, loss and loop of the tuning": "lines_of_the_method",
+        "lines of the lab": "lines_of_the_lab",
+    }
+    lines = [f"| | before ({before['commit']}) | now |", "|---|---|---|"]
+    for title, key in rows.items():
+        if key == "lines_of_the_lab":  # it was no room of its own
+            lines.append(f"| {title} | in no place of its own | {now[key]:,} |")
+        elif key in now:
+            old, new = (f"{len(v) if isinstance(v, list) else v:,}" for v in (before[key], now[key]))
+            lines.append(f"| {title} | {old} | {new} |")
+    return "\n".join([*lines, "", source(facts, "structure", "../benchmarks")])
+
+
+def settings() -> str:
+    """Every setting of a removal, from the fields that declare them."""
+    from hf_invertune.stages.configs import RemovalConfig
+
+    rows = [
+        f"| `{name}` | {default} | {allowed} | {help} |" for name, default, allowed, help in described(RemovalConfig())
+    ]
+    return "\n".join(["| setting | default | range | what it is |", "|---|---|---|---|", *rows])
+
+
+def described(config: Any, path: str = "") -> Iterator[tuple[str, str, str, str]]:
+    """Name, default, range and help of each field of settings, and of those of their parts."""
+    for item in fields(config):
+        name, value = f"{path}{item.name}", getattr(config, item.name)
+        if is_dataclass(value):
+            yield from described(value, f"{name}.")
+            continue
+        parts = value
+        if isinstance(value, tuple):  # of families, each by its kind
+            parts = {getattr(part, "kind", ""): part for part in value}
+        held = isinstance(parts, dict) and all(map(is_dataclass, parts.values()))
+        default = f"[{', '.join(parts)}]" if held else shown(value)
+        yield name, f"`{default}`", span_of(config.ranges.get(item.name, {})), item.metadata["help"]
+        for kind, part in parts.items() if held else ():
+            yield from described(part, f"{name}.{kind}.")
+
+
+def shown(value: Any) -> str:
+    """A setting's value as YAML has it; fractions with four digits."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(shown, value))}]"
+    return {None: "null"}.get(value, f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def span_of(bounds: dict[str, float]) -> str:
+    """A setting's range in signs; a bound of 1e12 is there to keep out what is not finite."""
+    signs = {"least": "≥", "above": ">", "most": "≤", "below": "<"}
+    held = [f"{signs[name]} {bound:.10g}" for name, bound in bounds.items() if abs(bound) < 1e12]
+    return ", ".join(held).replace("-", "−")
+
+
 TABLES = {
-    "README.md": {"arena": headline, "victims": victims, "demo": demo, "cifar10": cifar10, "timings": timings},
+    "README.md": {
+        "exit_codes": exit_codes,
+        "arena": headline,
+        "victims": victims,
+        "demo": demo,
+        "cifar10": cifar10,
+        "timings": timings,
+    },
+    "docs/architecture.md": {"structure": structure},
+    "docs/configuration.md": {"settings": settings},
     "docs/report.md": {"mask_shapes": mask_shapes},
     "docs/zoo.md": {"zoos": zoos},
     "docs/arena.md": {"arena_details": arena_details},

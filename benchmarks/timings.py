@@ -19,7 +19,7 @@ COMMANDS = {"--help": 5, "demo": 1}
 
 def seconds(*arguments: str) -> float:
     begin = time.perf_counter()
-    command = [Path(sys.executable).parent / "hf-invertune", *arguments]
+    command = [str(Path(sys.executable).parent / "hf-invertune"), *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return round(time.perf_counter() - begin, 2)
 

@@ -64,8 +64,8 @@ def sources(ours: Recipe, zoo: Zoo) -> str:
     """The options of the command that named other pictures than the recipe, without the folder that they were in."""
     given = []
     for option, name in (("--train", "train"), ("--test", "test_source")):
-        source = getattr(zoo.world, name, None)
-        if source != getattr(ours.world, name, None):
+        source: str | None = getattr(zoo.world, name, None)
+        if source is not None and source != getattr(ours.world, name, None):
             given.append(f" {option} {Path(source).name if Path(source).expanduser().exists() else source}")
     return "".join(given)
 
