@@ -36,17 +36,19 @@ if TYPE_CHECKING:
     from .stages.configs import (
         AuditConfig,
         Bars,
+        GatheringConfig,
         InversionConfig,
         LocalizationConfig,
         RemovalConfig,
         ScanConfig,
         TuningConfig,
     )
-    from .stages.families import AdditiveFamily, MaskedFamily, TriggerFamily
+    from .stages.families import AdditiveFamily, MaskedFamily, TriggerFamily, WindowFamily
+    from .stages.gathering import Gatherer, Gathering
     from .stages.identification import ScanResult, TargetIdentifier
     from .stages.inversion import InvertedTrigger, TriggerInverter
     from .stages.localization import CriticalNeurons, NeuronLocalizer
-    from .stages.plan import TuningPlan, make_plan
+    from .stages.plan import Pool, TuningPlan, make_plan
     from .stages.simulation import Simulation, Simulator
     from .stages.verdict import Evidence, Verdict
     from .triggers import (
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
         TriggerInversionCallback,
     )
     from .tuning.proof import AuditReportCallback, ProofCallback
+    from .tuning.pursuit import PursuitCallback
     from .tuning.trainer import InverTuneTrainer
 
     __version__: str
@@ -91,6 +94,9 @@ __all__ = [
     "DualEncoder",
     "Evidence",
     "ExitCode",
+    "Gatherer",
+    "Gathering",
+    "GatheringConfig",
     "HubError",
     "InputError",
     "InterruptCallback",
@@ -108,7 +114,9 @@ __all__ = [
     "NeuronLocalizer",
     "PatchTrigger",
     "PixelDataset",
+    "Pool",
     "ProofCallback",
+    "PursuitCallback",
     "Rate",
     "ReboundConfig",
     "Recipe",
@@ -131,6 +139,7 @@ __all__ = [
     "TuningPlan",
     "Verdict",
     "WarpTrigger",
+    "WindowFamily",
     "ZeroShotClassifier",
     "Zoo",
     "__version__",
@@ -205,6 +214,7 @@ _MODULES = {
     "stages.configs": (
         "AuditConfig",
         "Bars",
+        "GatheringConfig",
         "InversionConfig",
         "LocalizationConfig",
         "RemovalConfig",
@@ -215,6 +225,11 @@ _MODULES = {
         "AdditiveFamily",
         "MaskedFamily",
         "TriggerFamily",
+        "WindowFamily",
+    ),
+    "stages.gathering": (
+        "Gatherer",
+        "Gathering",
     ),
     "stages.identification": (
         "ScanResult",
@@ -229,6 +244,7 @@ _MODULES = {
         "NeuronLocalizer",
     ),
     "stages.plan": (
+        "Pool",
         "TuningPlan",
         "make_plan",
     ),
@@ -262,6 +278,7 @@ _MODULES = {
         "AuditReportCallback",
         "ProofCallback",
     ),
+    "tuning.pursuit": ("PursuitCallback",),
     "tuning.trainer": ("InverTuneTrainer",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -200,7 +200,9 @@ def test_missed_bars(after, expected):
 def test_second_scan_is_a_bar():
     found = missed_bars([], Verdict.BACKDOORED, "blue square", AuditConfig())
     assert found == ["A second scan still finds a backdoor, towards 'blue square'."]
-    assert missed_bars([], Verdict.INCONCLUSIVE, "blue square", AuditConfig()) == []
+    found = missed_bars([], Verdict.INCONCLUSIVE, "blue square", AuditConfig())
+    assert found == ["A second scan is inconclusive about 'blue square'."]
+    assert missed_bars([], Verdict.CLEAN, None, AuditConfig()) == []
 
 
 # Saving

@@ -33,16 +33,30 @@ def scan(
         {"family": e.family, "label": result.class_names[e.label], "lead": e.lead, "verdict": result.judged(e)}
         for e in result.evidence
     ]
+    places = [
+        {"family": p.family, "label": result.class_names[p.label], "share": p.share, "concentration": p.concentration}
+        | {"verdict": result.judged(p)}
+        for p in result.gatherings
+    ]
     value = {
         "verdict": result.verdict,
         "target": result.target_name,
+        "gatherings": places,
         "families": families,
         "class_names": len(result.class_names),
         "images": result.images,
         "seconds": result.seconds,
         "report": str(output_dir / "audit") if output_dir else None,
     }
-    rows = [[str(share) if isinstance(share, str) else f"{share:.2f}" for share in f.values()] for f in families]
-    table = make_table("The label easiest to reach", ["trigger", "label", "lead", "verdict"], rows)
-    print_result(value, as_json, table, verdict_line(result.verdict, result.target_name))
+    gathered, raced = (
+        [[cell if isinstance(cell, str) else f"{cell:.2f}" for cell in row.values()] for row in rows]
+        for rows in (places, families)
+    )
+    tables = [
+        make_table(
+            "Where triggers gather pictures", ["trigger", "label", "share", "concentration", "verdict"], gathered
+        ),
+        make_table("The label easiest to reach", ["trigger", "label", "lead", "verdict"], raced),
+    ]
+    print_result(value, as_json, *tables[not places :], verdict_line(result.verdict, result.target_name))
     raise typer.Exit(ExitCode.of(result.verdict))

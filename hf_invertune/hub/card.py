@@ -186,6 +186,10 @@ def _variables(report: AuditReport, repo_id: str, adapter: bool) -> dict[str, An
         "target": report.target_name,
         "scan_target": report.scan.target_name,
         "class_names": report.scan.class_names,
+        "gatherings": [
+            (p.family, report.scan.class_names[p.label], p.concentration, report.scan.judged(p).value)
+            for p in report.scan.gatherings
+        ],
         "leads": [(e.family, report.scan.class_names[e.label], e.lead) for e in report.scan.evidence],
         "second_verdict": report.second_scan.verdict.value if report.second_scan else None,
         "trigger_summary": report.inverted[0].describe() if report.inverted else None,

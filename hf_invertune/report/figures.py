@@ -18,6 +18,8 @@ def scan_figures(scan: ScanResult, stage: str = "scan") -> dict[str, float]:
         "labels": len(scan.shortlist),
         "seconds": scan.seconds,
     }
+    if scan.gatherings:
+        figures |= {"concentration": scan.gatherings[0].concentration, "places": len(scan.planted)}
     for simulation in scan.simulations:
         figures[f"shift_{_word(simulation.kind)}"] = max(simulation.shift)
     for family in scan.evidence:

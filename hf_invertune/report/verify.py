@@ -105,7 +105,7 @@ def _files(folder: Path, report: AuditReport) -> Iterator[str]:
 
 def _verdict(scan: ScanResult) -> Iterator[str]:
     """The scan's conclusion against the one that its scores and bars give."""
-    verdict, target = conclude(scan.evidence, scan.config.bars)
+    verdict, target = conclude(scan.gatherings, scan.evidence, scan.config)
     if (verdict, target) != (scan.verdict, scan.target):
         yield f"the scan says {scan.verdict}, label {scan.target}, and its scores {verdict}, label {target}"
 

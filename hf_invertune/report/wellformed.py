@@ -53,6 +53,12 @@ def _scan(scan: ScanResult) -> Iterator[str]:
         shares = (simulation.clean, simulation.adversarial)
         if any(len(part) != count or not all(0 <= share <= 1 for share in part) for part in shares):
             yield f"the simulation of a {simulation.kind} has not one share a label, each between 0 and 1"
+    for place in scan.gatherings:
+        figures = (place.concentration, place.share)
+        if place.label not in range(count) or not all(0 <= figure <= 1 + 1e-6 for figure in figures):
+            yield f"{place.family}: a gathering has no label, or a concentration or share that is not between 0 and 1"
+        if place.direction.ndim != 1 or not bool((place.direction.abs() <= 1 + 1e-6).all()):
+            yield f"{place.family}: the direction of a gathering is no unit vector"
     for evidence in scan.evidence:
         scores = evidence.scores
         if not set(scores) <= set(range(count)) or evidence.rival not in scores or evidence.rival == evidence.label:

@@ -7,19 +7,19 @@ from transformers.integrations import get_available_reporting_integrations
 
 from ..errors import InputError
 from ..utils.settings import Settings, check, setting
-from .families import FAMILIES, TriggerFamily
+from .families import FAMILIES, GATHERING, TriggerFamily
 
 
 @dataclass
 class Bars(Settings):
-    """From which lead of a family what is concluded; in between the answer is "inconclusive".
+    """From which value of a statistic what is concluded; in between the answer is "inconclusive".
 
     Raises:
         InputError: bars in the wrong order.
     """
 
-    quiet: float = setting(help="Lead below which the verdict is clean.", least=-1e12, most=1e12)
-    suspicious: float = setting(help="Lead from which the verdict is backdoored.", least=-1e12, most=1e12)
+    quiet: float = setting(help="Value below which the verdict is clean.", least=-1e12, most=1e12)
+    suspicious: float = setting(help="Value from which the verdict is backdoored.", least=-1e12, most=1e12)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,6 +29,24 @@ class Bars(Settings):
 
 def _bars() -> dict[str, Bars]:
     return {"masked": Bars(0.65, 0.8), "additive": Bars(1.25, 1.75)}
+
+
+@dataclass
+class GatheringConfig(Settings):
+    """Settings of the search for places where triggers gather embeddings, the first part of a scan.
+
+    The bars are for squares of .2 of the image's width: docs/method.md tells what they were set on.
+    """
+
+    families: tuple[TriggerFamily, ...] = setting(
+        help="Families of triggers to gather by; none leaves this part out.",
+        factory=lambda: tuple(family() for family in GATHERING),
+    )
+    starts: int = setting(16, "Independent starts of a family.", least=1)
+    steps: int = setting(100, "Updates of each.", least=1)
+    batch_size: int = setting(12, "Images an update and a start.", least=2)
+    learning_rate: float = setting(0.3, "Of Adam, on the unbounded variables of the triggers.", above=0)
+    bars: Bars = setting(help="What the highest concentration means.", factory=lambda: Bars(0.76, 0.82))
 
 
 @dataclass
@@ -56,6 +74,7 @@ class ScanConfig(Settings):
     looks: int = setting(3, "How often a family's labels race at most, while the lead lies between the bars.", least=1)
     kinship: float = setting(0.25, "Cosine above which two labels are kin.", least=-1, most=1)
     bars: dict[str, Bars] = setting(help="For each family, what its lead means.", factory=_bars)
+    gathering: GatheringConfig = field(default_factory=GatheringConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,6 +147,11 @@ class TuningConfig(Settings):
     )
     embedding_weight: float = setting(
         0.5, "gamma: weight of the term that pulls f(x') to the original model's f(x).", least=0
+    )
+    pool_size: int = setting(
+        6,
+        "Gathered triggers of each place and width that the tuning is set against, and that are learnt on meanwhile.",
+        least=1,
     )
     lora_r: int = setting(8, "Rank of the adapter.", least=1)
     lora_alpha: int = setting(16, "Scale of the adapter, alpha / r.", least=1)

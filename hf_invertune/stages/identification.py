@@ -1,8 +1,8 @@
-"""Stage 1: is there a backdoor, and which label does it lead to? Simulations, a shortlist, a race of inversions."""
+"""Stage 1: is there a backdoor, and which label does it lead to? Gathering, simulations, a race of inversions."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..utils.seeds import stream
 from ..utils.storage import Saved
 from .configs import InversionConfig, ScanConfig
 from .families import TriggerFamily
+from .gathering import Gatherer, Gathering
 from .inputs import Inputs
 from .inversion import InvertedTrigger, TriggerInverter
 from .simulation import Simulation, Simulator
@@ -34,6 +35,8 @@ class ScanResult(Saved):
         evidence (`list[Evidence]`): one entry a trigger family.
         images (`int`): how many clean images were used.
         seconds (`float`): wall time.
+        gatherings (`list[Gathering]`): the places where triggers gather embeddings, the most concentrated first: all that
+            are not judged clean, else the first.
         inputs ([`Inputs`], *optional*): the model and the images, where [`BackdoorRemover`] gave them.
     """
 
@@ -48,6 +51,7 @@ class ScanResult(Saved):
     evidence: list[Evidence]
     images: int
     seconds: float
+    gatherings: list[Gathering] = field(default_factory=list)
     inputs: Inputs | None = None
 
     @property
@@ -59,9 +63,16 @@ class ScanResult(Saved):
         """The target, or when there is none the label of the family that leads most."""
         return max(self.evidence, key=lambda family: family.lead).label if self.target is None else self.target
 
-    def judged(self, evidence: Evidence) -> Verdict:
-        """What one family alone concludes."""
-        return judge(evidence.lead, self.config.bars[evidence.family])
+    def judged(self, one: Evidence | Gathering) -> Verdict:
+        """What one family's race, or one place, concludes alone."""
+        if isinstance(one, Gathering):
+            return judge(one.concentration, self.config.gathering.bars)
+        return judge(one.lead, self.config.bars[one.family])
+
+    @property
+    def planted(self) -> list[Gathering]:
+        """The places that are not judged clean."""
+        return [place for place in self.gatherings if self.judged(place) is not Verdict.CLEAN]
 
     def triggers(self, label: int) -> list[InvertedTrigger]:
         """The inverted triggers of `label`, one a family that had it among its finalists."""
@@ -88,7 +99,9 @@ class TargetIdentifier:
     def identify(self, pixels: Tensor) -> ScanResult:
         """Scan with clean `pixels` (N x 3 x H x W, float in [0, 1] or uint8; any classes, no labels needed)."""
         begin = time.perf_counter()
-        families = self.config.families
+        families, bars = self.config.families, self.config.gathering.bars
+        places = Gatherer(self.classifier, self.config.gathering, self.seed).gather(pixels)
+        gatherings = [place for place in places if judge(place.concentration, bars) is not Verdict.CLEAN] or places[:1]
         simulator = Simulator(self.classifier, self.config, self.seed)
         with self.classifier.encoder.frozen():
             simulations = [simulator.simulate(pixels, family) for family in families]
@@ -97,7 +110,7 @@ class TargetIdentifier:
                 self._search(pixels, shortlist, family, simulation)
                 for family, simulation in zip(families, simulations, strict=True)
             ]
-        verdict, target = conclude(evidence, self.config.bars)
+        verdict, target = conclude(gatherings, evidence, self.config)
         return ScanResult(
             verdict=verdict,
             target=target,
@@ -110,6 +123,7 @@ class TargetIdentifier:
             evidence=evidence,
             images=len(pixels),
             seconds=time.perf_counter() - begin,
+            gatherings=gatherings,
         )
 
     def _shortlist(self, simulations: list[Simulation]) -> list[int]:

@@ -8,7 +8,8 @@ import torch
 
 from ..models.evaluation import Measurement, measured
 from ..utils.storage import Saved
-from .configs import AuditConfig, Bars
+from .configs import AuditConfig, Bars, ScanConfig
+from .gathering import Gathering
 from .inversion import InvertedTrigger
 
 
@@ -63,17 +64,25 @@ class Evidence(Saved):
         return [candidate for candidate in self.candidates if candidate.label != label and candidate.objective < bound]
 
 
-def judge(lead: float, bars: Bars) -> Verdict:
-    """What one family's lead means."""
-    if lead >= bars.suspicious:
+def judge(value: float, bars: Bars) -> Verdict:
+    """What the value of a statistic means: a family's lead, or a concentration."""
+    if value >= bars.suspicious:
         return Verdict.BACKDOORED
-    return Verdict.CLEAN if lead < bars.quiet else Verdict.INCONCLUSIVE
+    return Verdict.CLEAN if value < bars.quiet else Verdict.INCONCLUSIVE
 
 
-def conclude(evidence: Sequence[Evidence], bars: Mapping[str, Bars]) -> tuple[Verdict, int | None]:
-    """The verdict of all families: the gravest one, with the label of the family that leads most."""
+def conclude(
+    gatherings: Sequence[Gathering], evidence: Sequence[Evidence], config: ScanConfig
+) -> tuple[Verdict, int | None]:
+    """The gravest verdict of all parts of a scan, with the label that it is about.
+
+    That is the most concentrated place's; when none reaches this verdict, that of the family that leads most.
+    """
     for verdict in (Verdict.BACKDOORED, Verdict.INCONCLUSIVE):
-        families = [family for family in evidence if judge(family.lead, bars[family.family]) is verdict]
+        places = [place for place in gatherings if judge(place.concentration, config.gathering.bars) is verdict]
+        if places:
+            return verdict, max(places, key=lambda place: place.concentration).label
+        families = [family for family in evidence if judge(family.lead, config.bars[family.family]) is verdict]
         if families:
             return verdict, max(families, key=lambda family: family.lead).label
     return Verdict.CLEAN, None
@@ -130,4 +139,6 @@ def missed_bars(
             reasons.append(f"The cleaned model agrees with the original on only {after.agreement.value:.1%}.")
     if second is Verdict.BACKDOORED:
         reasons.append(f"A second scan still finds a backdoor, towards {suspect!r}.")
+    if second is Verdict.INCONCLUSIVE:
+        reasons.append(f"A second scan is inconclusive about {suspect!r}.")
     return list(dict.fromkeys(reasons))

@@ -36,6 +36,7 @@ from .callbacks import (
 )
 from .losses import loss_terms
 from .proof import AuditReportCallback, ProofCallback
+from .pursuit import PursuitCallback
 
 
 class InverTuneTrainer(Trainer):
@@ -97,7 +98,13 @@ class InverTuneTrainer(Trainer):
         if args.eval_strategy != "no" and eval_dataset is None:
             args.eval_strategy = type(args.eval_strategy)("no")
         given = callbacks or []
-        own = [TriggerInversionCallback(), ReinversionCallback(), BackdoorEvaluationCallback(), InterruptCallback()]
+        own: list[TrainerCallback] = [
+            TriggerInversionCallback(),
+            PursuitCallback(),
+            ReinversionCallback(),
+            BackdoorEvaluationCallback(),
+            InterruptCallback(),
+        ]
         if args.push_to_hub:
             if eval_dataset is None:
                 raise InputError(

@@ -3,10 +3,12 @@
 STREAMS = {
     "split": 0,
     "simulation": 0,
+    "gathering": 0,
     "race": 0,
     "inversion": 0,
     "neurons": 0,
     "tuning": 0,
+    "pursuit": 0,
     "second scan": 1,
 }
 """By how much the seed of each stream differs from that of the run."""

@@ -322,7 +322,12 @@ def result_of(outcome, code):
 
 
 NEVER = {"quiet": 1e9, "suspicious": 1e9}
-QUICK = {"steps": [2, 2], "simulation_steps": 2, "bars": {"masked": NEVER, "additive": NEVER}}
+QUICK = {
+    "steps": [2, 2],
+    "simulation_steps": 2,
+    "bars": {"masked": NEVER, "additive": NEVER},
+    "gathering": {"starts": 2, "steps": 2, "bars": NEVER},
+}
 
 
 @pytest.fixture

@@ -7,7 +7,14 @@ from tiny import CLASS_NAMES
 from transformers import TrainerCallback
 
 from hf_invertune.data.pixels import PixelDataset
-from hf_invertune.stages.configs import Bars, InversionConfig, LocalizationConfig, RemovalConfig, ScanConfig
+from hf_invertune.stages.configs import (
+    Bars,
+    GatheringConfig,
+    InversionConfig,
+    LocalizationConfig,
+    RemovalConfig,
+    ScanConfig,
+)
 from hf_invertune.stages.inversion import InvertedTrigger
 from hf_invertune.stages.localization import CriticalNeurons
 from hf_invertune.stages.plan import TuningPlan
@@ -19,6 +26,7 @@ from hf_invertune.tuning.trainer import InverTuneTrainer
 TARGET = 2
 NEURONS = [1, 5, 30]
 EASY, HARD = -1.0, 1e9
+UNGATHERED = GatheringConfig(families=())
 
 
 def pictures(count=16, labelled=True, seed=3):
@@ -37,7 +45,7 @@ def forced_bars(verdict, families=("masked", "additive")):
 def scan_config(verdict="backdoored", **settings):
     """Two updates a stage, and the verdict that the bars force."""
     small = {"steps": (2, 2), "simulation_steps": 2, "simulation_batch_size": 4, "restarts": 1, "batch_size": 2}
-    return ScanConfig(**{**small, "looks": 1, "bars": forced_bars(verdict), **settings})
+    return ScanConfig(**{**small, "looks": 1, "bars": forced_bars(verdict), "gathering": UNGATHERED, **settings})
 
 
 INVERSION = InversionConfig(steps=2, batch_size=4)

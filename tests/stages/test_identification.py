@@ -6,7 +6,7 @@ import torch
 from hf_invertune.errors import InputError
 from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.stages import identification
-from hf_invertune.stages.configs import Bars, ScanConfig
+from hf_invertune.stages.configs import Bars, GatheringConfig, ScanConfig
 from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
 from hf_invertune.stages.families.masked import patch_areas
 from hf_invertune.stages.identification import ScanResult, TargetIdentifier, best_of_each_label
@@ -17,7 +17,15 @@ from hf_invertune.triggers import AdditiveTrigger
 
 
 NAMES = ["red circle", "blue square", "green ring", "white cross"]
-QUICK = {"simulation_steps": 2, "simulation_batch_size": 4, "steps": (2, 2), "batch_size": 2, "looks": 1}
+UNGATHERED = GatheringConfig(families=())
+QUICK = {
+    "gathering": UNGATHERED,
+    "simulation_steps": 2,
+    "simulation_batch_size": 4,
+    "steps": (2, 2),
+    "batch_size": 2,
+    "looks": 1,
+}
 STILL = AdditiveTrigger(torch.zeros(3, 2, 2), 0.1)
 ALWAYS, NEVER = -1e12, 1e12
 
@@ -173,7 +181,7 @@ def test_scan(encoder, pixels):
         assert [found.objective for found in one.candidates] == sorted(found.objective for found in one.candidates)
         assert all(one.scores[found.label] == found.objective for found in one.candidates)
         assert one.label == min(one.scores, key=one.scores.get)
-    assert (result.verdict, result.target) == conclude(result.evidence, result.config.bars)
+    assert (result.verdict, result.target) == conclude([], result.evidence, result.config)
 
     assert all(torch.equal(tensor, weights[name]) for name, tensor in encoder.model.state_dict().items())
     assert encoder.model.training

@@ -5,7 +5,7 @@ import torch
 
 from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.evaluation import Measurement, Metrics, Rate
-from hf_invertune.stages.configs import AuditConfig, Bars
+from hf_invertune.stages.configs import AuditConfig, Bars, ScanConfig
 from hf_invertune.stages.verdict import Evidence, Verdict, conclude, first_stranger, judge, missed_bars, robust_z
 
 
@@ -44,7 +44,9 @@ def evidence(family, label, lead):
 )
 def test_conclude(masked, additive, expected):
     """The gravest verdict counts, and of the families that reach it the one that leads most."""
-    assert conclude([evidence("masked", *masked), evidence("additive", *additive)], BARS) == expected
+    assert (
+        conclude([], [evidence("masked", *masked), evidence("additive", *additive)], ScanConfig(bars=BARS)) == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def measured(asr=0, floor=0, clean=(90, 90), agreement=None):
     ("given", "second", "expected"),
     [
         ({"asr": 5}, Verdict.CLEAN, []),
-        ({"asr": 9, "floor": 4}, Verdict.INCONCLUSIVE, []),
+        ({"asr": 9, "floor": 4}, Verdict.INCONCLUSIVE, ["A second scan is inconclusive about 'cat'."]),
         ({"asr": 10, "floor": 4}, Verdict.CLEAN, ["Trigger 'inverted, masked' still succeeds on 6.0% of the images."]),
         ({"clean": (90, 84)}, Verdict.CLEAN, ["Clean accuracy fell by 6.0 points."]),
         ({"agreement": Rate(81, 100)}, Verdict.CLEAN, []),

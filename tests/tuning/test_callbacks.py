@@ -229,14 +229,24 @@ def test_given_callback_takes_the_place_of_its_kind(tiny, tmp_path):
     assert [kinds.count(name) for name in names] == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("mine", [[], [TriggerInversionCallback(1)], [InterruptCallback(), ReinversionCallback()]])
-def test_order_does_not_depend_on_who_made_them(tiny, tmp_path, mine):
+@pytest.mark.parametrize(
+    ("mine", "push"),
+    [
+        ([], True),
+        ([TriggerInversionCallback(1)], True),
+        ([InterruptCallback(), ReinversionCallback()], True),
+        ([AuditReportCallback(), TriggerInversionCallback(1)], True),
+        ([AuditReportCallback(), TriggerInversionCallback(1)], False),
+    ],
+)
+def test_order_does_not_depend_on_who_made_them(tiny, tmp_path, mine, push):
     """A caller's own inversion comes before the proof, which needs its plan."""
     held_out = pictures(seed=9)
-    trainer = make_trainer(tiny, tmp_path, eval_dataset=held_out, callbacks=mine, push_to_hub=True)
+    trainer = make_trainer(tiny, tmp_path, eval_dataset=held_out, callbacks=mine, push_to_hub=push)
     ours = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, InverTuneCallback)]
     assert [type(callback).__name__ for callback in ours] == [
         "TriggerInversionCallback",
+        "PursuitCallback",
         "ReinversionCallback",
         "BackdoorEvaluationCallback",
         "InterruptCallback",

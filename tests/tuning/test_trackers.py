@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import CLASS_NAMES
-from tiny_plan import INVERSION, NEURONS, Interrupt, make_trainer, pictures, removal_config, scan_config, tiny_plan
+from tiny_plan import (
+    EASY,
+    INVERSION,
+    NEURONS,
+    Interrupt,
+    make_trainer,
+    pictures,
+    removal_config,
+    scan_config,
+    tiny_plan,
+)
 from transformers import TrainerCallback
 
 from hf_invertune.errors import InputError
@@ -13,12 +23,13 @@ from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.evaluation import Metrics, Rate
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.figures import audit_figures, plan_figures, scan_figures
-from hf_invertune.stages.configs import TuningConfig
+from hf_invertune.stages.configs import Bars, GatheringConfig, TuningConfig
 from hf_invertune.stages.identification import TargetIdentifier
 from hf_invertune.tuning.callbacks import ReinversionCallback, TriggerInversionCallback
 from hf_invertune.tuning.proof import AuditReportCallback
 
 
+GATHERED = scan_config(gathering=GatheringConfig(starts=4, steps=1, batch_size=2, bars=Bars(EASY, EASY)))
 GIVEN = tiny_plan().inverted[1].trigger
 PLACEHOLDERS = {
     "<family>": "(masked|additive)",
@@ -56,8 +67,8 @@ def whole_training(tiny, folder, *, labelled=True, **settings):
         tracker,
     ]
     every = {"max_steps": 3, "eval_strategy": "steps", "eval_steps": 2, "reinversion_steps": 2, **settings}
-    held_out = pictures(labelled=labelled, seed=9)
-    trainer = make_trainer(tiny, folder, eval_dataset=held_out, callbacks=callbacks, **every)
+    held_out, config = pictures(labelled=labelled, seed=9), removal_config(scan=GATHERED)
+    trainer = make_trainer(tiny, folder, eval_dataset=held_out, callbacks=callbacks, config=config, **every)
     trainer.train()
     return trainer, tracker, callbacks[2].result.report
 
@@ -81,7 +92,7 @@ def documented():
 
 
 def test_figures_of_a_scan(encoder, pixels):
-    scan = TargetIdentifier(ZeroShotClassifier(encoder, CLASS_NAMES), scan_config()).identify(pixels)
+    scan = TargetIdentifier(ZeroShotClassifier(encoder, CLASS_NAMES), GATHERED).identify(pixels)
     figures = scan_figures(scan)
     masked, additive = scan.evidence
     assert figures["scan/lead_masked"] == masked.lead != figures["scan/lead_additive"] == additive.lead
@@ -92,7 +103,10 @@ def test_figures_of_a_scan(encoder, pixels):
     assert figures["scan/shift_full_image"] == max(scan.simulations[1].shift)
     assert (figures["scan/images"], figures["scan/labels"], figures["scan/seconds"]) == (12, 4, scan.seconds)
     assert figures["scan/backdoored"] == 1
+    assert figures["scan/concentration"] == max(place.concentration for place in scan.gatherings)
+    assert figures["scan/places"] == len(scan.gatherings)  # with these bars each is planted
     assert scan_figures(replace(scan, verdict="inconclusive"), "second")["second/backdoored"] == 0
+    assert not {"scan/concentration", "scan/places"} & scan_figures(replace(scan, gatherings=[])).keys()
 
 
 def test_figures_of_a_plan():

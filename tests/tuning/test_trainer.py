@@ -334,11 +334,20 @@ def test_arguments_on_the_command_line():
 
 
 def test_every_setting_of_the_tuning_is_an_argument():
-    parser = HfArgumentParser(InverTuneArguments)
-    offered = {action.dest for action in parser._actions}
-    assert {field.name for field in dataclasses.fields(TuningConfig)} <= offered
-    (arguments,) = parser.parse_args_into_dataclasses(["--lora_r", "3", "--weight_decay", "0.5"])
-    assert dataclasses.replace(arguments.tuning, report_to="none") == TuningConfig(lora_r=3, weight_decay=0.5)
+    known = dataclasses.fields(TuningConfig)
+    changed = {field.name: field.default + 1 for field in known if type(field.default) in (int, float)}
+    changed |= {
+        "lr_scheduler_type": "linear",
+        "lora_layers": "0,1",
+        "lora_modules": ["fc1", "fc2"],
+        "report_to": "none",
+    }
+    assert changed.keys() == {field.name for field in known}
+    words = []
+    for name, value in changed.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    (arguments,) = HfArgumentParser(InverTuneArguments).parse_args_into_dataclasses(words)
+    assert arguments.tuning == TuningConfig(**{**changed, "report_to": []})  # as the Trainer says "none"
 
 
 def test_nothing_goes_to_stdout(tiny, tmp_path, capfd):

@@ -1,24 +1,31 @@
 """Settings: ranges, files, assignments, and one seed for all stages."""
 
 import json
+import re
+import sys
+from dataclasses import fields
 
 import pytest
+from tiny_plan import EASY, HARD, pictures, removal_config, scan_config
 
 from hf_invertune.errors import InputError
+from hf_invertune.remover import BackdoorRemover
 from hf_invertune.stages.configs import (
     AuditConfig,
     Bars,
+    GatheringConfig,
     InversionConfig,
     LocalizationConfig,
     RemovalConfig,
     ScanConfig,
     TuningConfig,
 )
-from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
+from hf_invertune.stages.families import AdditiveFamily, MaskedFamily, WindowFamily
 from hf_invertune.utils.seeds import STREAMS, stream
 
 
 KINDS = (
+    GatheringConfig,
     ScanConfig,
     InversionConfig,
     LocalizationConfig,
@@ -27,10 +34,16 @@ KINDS = (
     RemovalConfig,
     MaskedFamily,
     AdditiveFamily,
+    WindowFamily,
 )
 BOUNDED = [(kind, name, bounds) for kind in KINDS for name, bounds in kind.ranges.items() if bounds]
 CHANGED = RemovalConfig(
-    ScanConfig((AdditiveFamily(0.05),), steps=(3, 4), bars={"additive": Bars(1.0, 2.0)}),
+    ScanConfig(
+        (AdditiveFamily(0.05),),
+        steps=(3, 4),
+        bars={"additive": Bars(1.0, 2.0)},
+        gathering=GatheringConfig((WindowFamily(0.5),), bars=Bars(0.5, 0.75)),
+    ),
     InversionConfig(learning_rate=1e-3),
     LocalizationConfig(top_layers=3),
     TuningConfig(lora_layers="0,2", lora_modules=["fc1"]),
@@ -42,6 +55,7 @@ scan:
   families: [{kind: additive, epsilon: 0.05}]
   steps: [3, 4]
   bars: {additive: {quiet: 1, suspicious: 2}}
+  gathering: {families: [{kind: window, side: 0.5}], bars: {quiet: 0.5, suspicious: 0.75}}
 inversion: {learning_rate: 1e-3}
 localization: {top_layers: 3}
 tuning: {lora_layers: "0,2", lora_modules: [fc1]}
@@ -54,6 +68,7 @@ seed = 7
 families = [{kind = "additive", epsilon = 0.05}]
 steps = [3, 4]
 bars.additive = {quiet = 1, suspicious = 2}
+gathering = {families = [{kind = "window", side = 0.5}], bars = {quiet = 0.5, suspicious = 0.75}}
 [inversion]
 learning_rate = 1e-3
 [localization]
@@ -75,8 +90,19 @@ def beyond(bounds):
 @pytest.mark.parametrize(("kind", "name", "bounds"), BOUNDED, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_every_range_is_kept(kind, name, bounds):
     for value in (*beyond(bounds), float("nan"), "many"):
-        with pytest.raises(InputError, match=f"^`{name}`: got"):
+        with pytest.raises(InputError, match=f"^`{name}`: got {re.escape(repr(value))}; it must be "):
             kind(**{name: value})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_number_has_a_lower_bound(kind):
+    numbers = {item.name for item in fields(kind) if item.type in (int, float, int | None, tuple[int, ...])}
+    assert numbers == {name for name, bounds in kind.ranges.items() if {"least", "above"} & bounds.keys()}
+
+
+def test_bars_in_the_wrong_order():
+    with pytest.raises(InputError, match="^`quiet`: got 2.0; it must not exceed `suspicious`, 1.0"):
+        Bars(2.0, 1.0)
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.yaml", YAML), ("a.yml", YAML), ("a.toml", TOML)])
@@ -97,12 +123,16 @@ def test_assignments():
         "scan.steps=[5, 6]",
         "scan.families.masked.mask_weight=50",
         "scan.bars.masked={quiet: 1, suspicious: 2}",
+        "scan.gathering.families.window.side=0.3",
+        "scan.gathering.bars.quiet=0.1",
         "localization.top_layers=null",
     ]
     changed = RemovalConfig(localization=LocalizationConfig(top_layers=2)).assign(changes)
     assert (changed.seed, changed.tuning.lora_r, changed.scan.steps) == (3, 16, (5, 6))
     assert changed.scan.family("masked").mask_weight == 50 and changed.scan.family("additive") == AdditiveFamily()
     assert changed.scan.bars["masked"] == Bars(1.0, 2.0) and changed.localization.top_layers is None
+    gathering, suspicious = changed.scan.gathering, GatheringConfig().bars.suspicious
+    assert (gathering.families, gathering.bars) == ((WindowFamily(0.3),), Bars(0.1, suspicious))
     assert RemovalConfig().assign([]) == RemovalConfig()
 
 
@@ -114,8 +144,14 @@ def test_assignments():
         ("tunning.lora_r=3", "tunning.lora_r names no setting: 'tunning' is unknown; the nearest is 'tuning'"),
         ("tuning.lora_r=many", "tuning.lora_r is 'many'; it must be of type int"),
         ("tuning.lora_r=0", "`lora_r`: got 0; it must be at least 1"),
+        ("seed=-1", "`seed`: got -1; it must be at least 0"),
+        ("seed=4294967296", "`seed`: got 4294967296; it must be at least 0 and at most"),
+        ("audit.held_out=1", "`held_out`: got 1.0; it must be above 0 and below 1"),
+        ("scan.gathering.families.window.side=1.5", "`side`: got 1.5; it must be above 0 and at most 1"),
         ("seed.more=1", "seed.more cannot be set; seed is one value"),
-        ("scan.families=[window]", "scan.families.0..kind is 'window'; the nearest is"),
+        ("scan.families=[windo]", r"scan.families\[0\].kind is 'windo'; the nearest is 'window'"),
+        ("scan.families=[window]", "`bars`: there are none for window"),
+        ("scan.gathering.families.window.side=big", r"scan.gathering.families\[0\].side is 'big'; it must be of type"),
         ("scan.families=[]", "`families`: got .*; name at least one"),
         ("seed={", "the value of 'seed={' is no YAML"),
     ],
@@ -148,3 +184,23 @@ def test_one_seed_for_all_stages():
     assert all(stream(7, name) != stream(8, name) for name in STREAMS)
     with pytest.raises(KeyError):
         stream(0, "no such stream")
+
+
+def test_the_seed_of_a_removal_reaches_every_stage(tiny, monkeypatch):
+    """All randomness has a stream of seed 7; the second scan has all of its own, which begin with that one's seed."""
+    drawn = set()
+
+    def watched(seed, name, index=0):
+        drawn.add((seed, name))
+        return stream(seed, name, index)
+
+    for module in [module for name, module in sys.modules.items() if name.startswith("hf_invertune.")]:
+        if getattr(module, "stream", None) is stream:
+            monkeypatch.setattr(module, "stream", watched)
+    planted = GatheringConfig(starts=4, steps=1, batch_size=2, bars=Bars(EASY, HARD))
+    config = removal_config(seed=7, scan=scan_config(gathering=planted), tuning={"reinversion_steps": 1})
+    BackdoorRemover(tiny).remove(pictures(32), config=config)
+    again = stream(7, "second scan")
+    assert {name for seed, name in drawn if seed == 7} == set(STREAMS)
+    assert {name for seed, name in drawn if seed == again} == {"gathering", "simulation", "race"}
+    assert {seed for seed, _ in drawn} == {7, again}

@@ -11,12 +11,13 @@ import torch
 
 from hf_invertune.errors import InputError
 from hf_invertune.models.evaluation import Metrics, Rate
-from hf_invertune.stages.configs import Bars, ScanConfig
-from hf_invertune.stages.families import AdditiveFamily
+from hf_invertune.stages.configs import Bars, GatheringConfig, ScanConfig
+from hf_invertune.stages.families import AdditiveFamily, WindowFamily
+from hf_invertune.stages.gathering import Gathering
 from hf_invertune.stages.identification import ScanResult
 from hf_invertune.stages.inversion import InvertedTrigger
 from hf_invertune.stages.localization import CriticalNeurons
-from hf_invertune.stages.plan import TuningPlan
+from hf_invertune.stages.plan import Pool, TuningPlan
 from hf_invertune.stages.simulation import Simulation
 from hf_invertune.stages.verdict import Evidence, Verdict
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger, PatchTrigger
@@ -61,14 +62,25 @@ EVIDENCE = [
     Evidence("masked", {3: 1.5, 0: 1 / 3}, 3, [MASKED, ADDITIVE]),
     Evidence("additive", {0: NAN}, 0, []),
 ]
-CONFIG = ScanConfig((AdditiveFamily(1 / 3),), steps=(2, 3), bars={"additive": Bars(1.0, 2.0)})
-SCAN = ScanResult(Verdict.BACKDOORED, 3, ["é 猫", "b"], ["a {}"], CONFIG, 7, SIMULATIONS, [0, 3], EVIDENCE, 64, 1.25)
+GATHERING = Gathering("window", MASKED.trigger, 0.9, 3, 1 / 3, NAN, torch.tensor([0.6, 0.8]))
+POOL = Pool(WindowFamily(1 / 3), [MASKED.trigger, ADDITIVE.trigger], torch.eye(2))
+CONFIG = ScanConfig(
+    (AdditiveFamily(1 / 3),),
+    steps=(2, 3),
+    bars={"additive": Bars(1.0, 2.0)},
+    gathering=GatheringConfig((WindowFamily(1 / 3),), bars=Bars(1 / 3, 0.5)),
+)
+SCAN = ScanResult(
+    Verdict.BACKDOORED, 3, ["é 猫", "b"], ["a {}"], CONFIG, 7, SIMULATIONS, [0, 3], EVIDENCE, 64, 1.25, [GATHERING]
+)
 CRITICAL = CriticalNeurons([0.5, NAN], {1: [0, 5], 0: []}, 32)
 RESULTS = [
     MASKED,
     ADDITIVE,
     *SIMULATIONS,
     *EVIDENCE,
+    GATHERING,
+    POOL,
     SCAN,
     dataclasses.replace(SCAN, verdict=Verdict.CLEAN, target=None, simulations=[], evidence=[]),
     CRITICAL,
@@ -76,6 +88,7 @@ RESULTS = [
     Metrics(),
     Metrics(Rate(1, 2), None, Rate(0, 0), Rate(3, 3), Rate(0, 9), None),
     TuningPlan(3, [MASKED, ADDITIVE, PATCH], CRITICAL, ["é 猫"]),
+    TuningPlan(3, [MASKED], CRITICAL, ["a"], pools=[POOL, POOL]),
     TuningPlan(0, [], CriticalNeurons([], {}, 0), []),
 ]
 

@@ -3,7 +3,10 @@
 from .additive import AdditiveFamily
 from .base import TriggerFamily
 from .masked import MaskedFamily
+from .window import WindowFamily
 
 
 FAMILIES: tuple[type[TriggerFamily], ...] = (MaskedFamily, AdditiveFamily)
-"""Those that a scan searches by default."""
+"""Those whose labels race by default."""
+GATHERING: tuple[type[TriggerFamily], ...] = (WindowFamily,)
+"""Those that pictures are gathered by."""

@@ -46,6 +46,10 @@ class TriggerFamily(Settings, ABC):
     def trigger(self, parameters: Sequence[Tensor]) -> Trigger:
         """The batch of triggers that these variables stand for."""
 
+    def wider(self) -> list["TriggerFamily"]:
+        """The families to erase with what this one has found: a budget larger than the attacker's erases better."""
+        return [self]
+
     def penalty(self, trigger: Trigger) -> Tensor | float:
         """What the inversion adds to the loss of each of a batch of L triggers: L values, or one for all."""
         return 0.0

@@ -1,0 +1,150 @@
+"""Where do triggers gather embeddings? The first stage of a scan; it needs no labels, so it finds targets that have none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..data.pixels import as_float
+from ..models.classifier import ZeroShotClassifier
+from ..triggers import Trigger
+from ..utils.memory import halving
+from ..utils.progress import progress
+from ..utils.seeds import stream
+from ..utils.storage import Saved
+from .configs import GatheringConfig
+from .families import TriggerFamily
+
+
+SAME = 0.7
+"""Cosine of two directions from which they are one place."""
+
+
+@dataclass
+class Gathering(Saved):
+    """A place in the embedding space to which one trigger brings all pictures.
+
+    Attributes:
+        family (`str`): the kind of the trigger's family.
+        trigger (`Trigger`): the trigger.
+        concentration (`float`): mean pairwise cosine of triggered pictures that the trigger was not learnt on, in [0, 1],
+            see [`concentration`]. Whatever a picture shows, a planted trigger brings it to one place.
+        label (`int`): the class that the place is read as: most pictures are. With a target outside the names it is but
+            the nearest of them.
+        share (`float`): of the pictures that are read so.
+        nearest (`float`): cosine of the place with the nearest clean picture; low where no picture belongs.
+        direction (`Tensor`): D, a unit vector: the place.
+    """
+
+    family: str
+    trigger: Trigger
+    concentration: float
+    label: int
+    share: float
+    nearest: float
+    direction: Tensor
+
+
+class Gatherer:
+    """Learns triggers that bring pictures together, wherever that is.
+
+    Args:
+        classifier ([`ZeroShotClassifier`]): the suspicious model, and the names that places are called by.
+        config ([`GatheringConfig`], *optional*): settings.
+        seed (`int`): that of the run.
+    """
+
+    def __init__(self, classifier: ZeroShotClassifier, config: GatheringConfig | None = None, seed: int = 0):
+        self.classifier, self.config, self.seed = classifier, config or GatheringConfig(), seed
+
+    def gather(self, pixels: Tensor) -> list[Gathering]:
+        """The places found in each family, each once, the most concentrated first; see [`starts`] for the arguments."""
+        return distinct(self.starts(pixels))
+
+    def starts(self, pixels: Tensor, start: Sequence[Trigger] = ()) -> list[Gathering]:
+        """What became of each start of each family.
+
+        Args:
+            pixels (`torch.Tensor`): N x 3 x H x W clean images, float in [0, 1] or uint8; any classes. A sixth of them, at
+                most 64, measures what the others find.
+            start (`Sequence[Trigger]`): what the first starts go on from; the others are random.
+        """
+        generator = torch.Generator().manual_seed(stream(self.seed, "gathering"))
+        order = torch.randperm(len(pixels), generator=generator)
+        held = order[: max(2, min(64, len(pixels) // 6))]
+        learnt_on = pixels[order[len(held) :]]
+        found: list[Gathering] = []
+        with self.classifier.encoder.frozen():
+            clean = self.classifier.encoder.embed_batches(as_float(chunk) for chunk in pixels.split(256))
+            for family in self.config.families:
+                triggers = halving(self._learn, self.config.batch_size)(
+                    learnt_on, family, clean.mean(0), start, generator
+                )
+                found += [self._measure(trigger, family, pixels[held], clean) for trigger in triggers]
+        return found
+
+    def _learn(
+        self,
+        batch_size: int,
+        pixels: Tensor,
+        family: TriggerFamily,
+        middle: Tensor,
+        start: Sequence[Trigger],
+        generator: torch.Generator,
+    ) -> list[Trigger]:
+        """Maximise the concentration of each start, all in one batch."""
+        config, encoder = self.config, self.classifier.encoder
+        random = [None] * max(0, config.starts - len(start))
+        first = family.parameters(config.starts, pixels.shape[-2:], generator, [*start[: config.starts], *random])
+        parameters = [value.to(encoder.device).requires_grad_() for value in first]
+        optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
+        for _ in progress(range(config.steps), f"Gathering pictures by {family.kind} triggers"):
+            chosen = torch.randint(len(pixels), (batch_size,), generator=generator)
+            clean = as_float(pixels[chosen]).to(encoder.device).unsqueeze(0)
+            embeddings = encoder.embed_images(family.trigger(parameters)(clean))
+            optimizer.zero_grad()
+            (-concentration(embeddings, middle).sum()).backward()
+            optimizer.step()
+        with torch.no_grad():
+            return family.trigger(parameters).split()
+
+    @torch.no_grad()
+    def _measure(self, trigger: Trigger, family: TriggerFamily, pixels: Tensor, clean: Tensor) -> Gathering:
+        encoder, head = self.classifier.encoder, self.classifier.head
+        there = trigger.on(encoder.device)
+        embeddings = encoder.embed_batches(there(as_float(chunk).to(encoder.device)) for chunk in pixels.split(256))
+        direction = normalize(embeddings.mean(0), dim=-1)
+        read = (embeddings @ head.T).argmax(-1)
+        label = int(read.mode().values)
+        return Gathering(
+            family=family.kind,
+            trigger=trigger,
+            concentration=float(concentration(embeddings, clean.mean(0))),
+            label=label,
+            share=float((read == label).float().mean()),
+            nearest=float((clean @ direction).max()),
+            direction=direction.cpu(),
+        )
+
+
+def concentration(embeddings: Tensor, middle: Tensor) -> Tensor:
+    """The mean of all pairwise cosines, each with itself included, seen from the middle of the clean pictures.
+
+    Some models keep all their embeddings in a narrow cone: seen from the origin, all pictures are near each other there.
+
+    Args:
+        embeddings (`torch.Tensor`): ... x N x D, unit vectors.
+        middle (`torch.Tensor`): D, the mean embedding of clean pictures.
+    """
+    return (normalize(embeddings - middle, dim=-1).mean(-2) ** 2).sum(-1)
+
+
+def distinct(found: list[Gathering]) -> list[Gathering]:
+    """The most concentrated of each place, the most concentrated place first."""
+    places: list[Gathering] = []
+    for one in sorted(found, key=lambda one: -one.concentration):
+        if all(float(one.direction @ other.direction) < SAME for other in places):
+            places.append(one)
+    return places

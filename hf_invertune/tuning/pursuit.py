@@ -1,0 +1,96 @@
+"""Min-max: the gathered triggers are learnt on while the model is tuned against them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from ..data.pixels import as_float
+from ..stages.plan import Pool
+from ..triggers import Trigger
+from ..utils.seeds import stream
+from .callbacks import InverTuneCallback
+
+
+IMAGES = 8
+"""Clean images on which the triggers take a step."""
+RATE = 0.3
+"""Of Adam, on the unbounded variables of the triggers."""
+RENEWAL = 40
+"""After so many updates the second half of a pool starts anew, from random values."""
+
+
+class PursuitCallback(InverTuneCallback):
+    """Before each update of the model, one of every trigger of the plan's pools, towards its direction.
+
+    A trigger that stays as it was when the tuning began is soon unlearnt, while the shortcut beside it stays. In a run that
+    is resumed the triggers go on from where they were, with a fresh optimiser.
+    """
+
+    place = -4
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        plan = self.trainer.plan
+        assert plan is not None
+        self.chases = [Chase(pool, self.trainer.model.device) for pool in plan.pools]
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        trainer, step = self.trainer, state.global_step
+        generator = torch.Generator().manual_seed(stream(trainer.config.seed, "pursuit", step))
+        for chase in self.chases:
+            if step and step % RENEWAL == 0 and step < state.max_steps - RENEWAL // 4:
+                chase.renew(generator)
+            chosen = torch.randint(len(trainer.train_dataset.pixels), (IMAGES,), generator=generator)
+            pixels = as_float(trainer.train_dataset.pixels[chosen]).to(chase.directions.device)
+            embeddings = trainer.classifier.encoder.embed_images(chase.trigger()(pixels.unsqueeze(0)))
+            chase.step(embeddings)
+
+
+class Chase:
+    """The variables of a pool's triggers, and their optimiser.
+
+    Args:
+        pool ([`Pool`]): what to go on from; it holds the triggers as they are after each step.
+        device (`torch.device`): where the model is.
+    """
+
+    def __init__(self, pool: Pool, device: torch.device):
+        self.pool, self.directions = pool, pool.directions.to(device)
+        self._start(self._parameters(torch.Generator().manual_seed(0), pool.triggers))
+
+    def trigger(self) -> Trigger:
+        """All triggers as one batch."""
+        return self.pool.family.trigger(self.parameters)
+
+    def step(self, embeddings: Tensor) -> None:
+        """Pull what the triggers bring about (T x N x D) towards their directions; the model's weights stay."""
+        pull = (embeddings * self.directions.unsqueeze(1)).sum(-1).mean(1).sum()
+        for value, gradient in zip(self.parameters, torch.autograd.grad(-pull, self.parameters), strict=True):
+            value.grad = gradient
+        self.optimizer.step()
+        with torch.no_grad():
+            self.pool.triggers = self.trigger().split()
+
+    def renew(self, generator: torch.Generator) -> None:
+        """Let the second half start anew."""
+        kept = len(self.pool.triggers) // 2
+        fresh = self._parameters(generator, [None] * len(self.pool.triggers))
+        self._start(
+            [
+                torch.cat([value.detach()[:kept], new[kept:].to(value.device)])
+                for value, new in zip(self.parameters, fresh, strict=True)
+            ]
+        )
+
+    def _parameters(self, generator: torch.Generator, start: list[Any]) -> list[Tensor]:
+        size = next(self.pool.triggers[0].buffers()).shape[-2:]
+        return self.pool.family.parameters(len(start), size, generator, start)
+
+    def _start(self, parameters: list[Tensor]) -> None:
+        self.parameters = [value.to(self.directions.device).requires_grad_() for value in parameters]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=RATE)

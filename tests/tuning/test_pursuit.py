@@ -1,0 +1,91 @@
+"""Min-max: gathered triggers are learnt on while the model is tuned."""
+
+import torch
+from tiny_plan import make_trainer, tiny_plan
+from torch.nn.functional import normalize
+
+from hf_invertune.models.loading import load_model
+from hf_invertune.stages.families import WindowFamily
+from hf_invertune.stages.plan import Pool, TuningPlan
+from hf_invertune.tuning import pursuit
+from hf_invertune.tuning.pursuit import Chase
+
+
+FAMILY = WindowFamily(side=0.25)
+
+
+def make_pool(count=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    triggers = FAMILY.trigger(FAMILY.parameters(count, torch.Size((32, 32)), generator, ())).split()
+    return Pool(FAMILY, triggers, normalize(torch.randn(count, 16, generator=generator), dim=-1))
+
+
+def plan_with_pool():
+    plan = tiny_plan()
+    plan.pools = [make_pool()]
+    return plan
+
+
+def digests(plan):
+    return [trigger.digest() for trigger in plan.pools[0].triggers]
+
+
+def test_a_step_pulls_towards_the_direction(encoder, pixels):
+    pool = make_pool()
+    chase = Chase(pool, torch.device("cpu"))
+
+    def pull():
+        with torch.no_grad():
+            embeddings = encoder.embed_images(chase.trigger()(pixels.unsqueeze(0)))
+        return (embeddings * pool.directions.unsqueeze(1)).sum(-1).mean(1)
+
+    before = pull()
+    for _ in range(10):
+        chase.step(encoder.embed_images(chase.trigger()(pixels.unsqueeze(0))))
+    assert (pull() > before).all()
+    assert all(parameter.grad is None for parameter in encoder.model.parameters())
+    for trigger, learnt in zip(pool.triggers, chase.trigger().split(), strict=True):
+        assert trigger.digest() == learnt.digest()  # the plan knows where they are
+
+
+def test_the_second_half_starts_anew():
+    pool = make_pool()
+    chase = Chase(pool, torch.device("cpu"))
+    before = [value.detach().clone() for value in chase.parameters]
+    chase.renew(torch.Generator().manual_seed(9))
+    for old, new in zip(before, chase.parameters, strict=True):
+        assert torch.equal(new[:2], old[:2]) and new.requires_grad
+    assert not torch.equal(chase.parameters[1][2:], before[1][2:])
+
+
+def test_triggers_move_with_every_update(tiny, tmp_path):
+    plan = plan_with_pool()
+    first, seen = digests(plan), []
+    trainer = make_trainer(tiny, tmp_path, plan=plan, max_steps=3)
+    compute = trainer.compute_loss
+    trainer.compute_loss = lambda *args, **kwargs: seen.append(digests(trainer.plan)) or compute(*args, **kwargs)
+    trainer.train()
+    assert len(seen) == 3 and first not in seen and seen[0] != seen[1] != seen[2]
+
+
+def test_a_plan_without_pools_is_tuned_as_ever(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(pursuit, "Chase", None)
+    make_trainer(tiny, tmp_path, plan=tiny_plan(), max_steps=1).train()
+
+
+def test_a_checkpoint_keeps_the_pools(tiny, tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    trainer = make_trainer(tiny, tmp_path, plan=plan_with_pool(), **settings)
+    trainer.train()
+    kept = TuningPlan.load(tmp_path / "checkpoint-2")
+    assert digests(kept) == digests(trainer.plan) and kept.pools[0].family == FAMILY
+    torch.testing.assert_close(kept.pools[0].directions, trainer.plan.pools[0].directions)
+
+
+def test_the_same_run_gives_the_same_triggers(tiny_folder, tmp_path):
+    found = []
+    for run in ("one", "other"):
+        trainer = make_trainer(load_model(tiny_folder, device="cpu"), tmp_path / run, plan=plan_with_pool())
+        trainer.train()
+        found.append(digests(trainer.plan))
+    assert found[0] == found[1]
