@@ -19,7 +19,7 @@ from hf_invertune.models.loading import load_model
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.report import AuditReport
 from hf_invertune.report.verify import verify_report
-from hf_invertune.stages.configs import InversionConfig, RemovalConfig, ScanConfig, TuningConfig
+from hf_invertune.stages.configs import GatheringConfig, InversionConfig, RemovalConfig, ScanConfig, TuningConfig
 
 
 PLAIN = """
@@ -71,7 +71,15 @@ def cleaned(hub):
     remover = BackdoorRemover.from_pretrained("org/suspicious", token=READER, device="cpu")
     assert remover.source.revision == commit
     config = RemovalConfig(
-        scan=ScanConfig(simulation_steps=2, steps=(2, 2), finalists=2, rivals=2, restarts=1, looks=1),
+        scan=ScanConfig(
+            simulation_steps=2,
+            steps=(2, 2),
+            finalists=2,
+            rivals=2,
+            restarts=1,
+            looks=1,
+            gathering=GatheringConfig(families=()),
+        ),
         inversion=InversionConfig(steps=40, batch_size=8),
         tuning=TuningConfig(max_steps=30),
     )

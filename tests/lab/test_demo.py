@@ -10,7 +10,7 @@ from hf_invertune.lab.drawings import CLASS_NAMES
 from hf_invertune.models.loading import load_model
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.report import AuditReport
-from hf_invertune.stages.configs import Bars, RemovalConfig, ScanConfig, TuningConfig
+from hf_invertune.stages.configs import Bars, GatheringConfig, RemovalConfig, ScanConfig, TuningConfig
 from hf_invertune.stages.identification import TargetIdentifier
 from hf_invertune.triggers import Trigger
 
@@ -33,10 +33,11 @@ def shown(request, folder):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "quick":
             patch.setattr("hf_invertune.lab.demo.TEST_IMAGES", 500)
-            quick = RemovalConfig(ScanConfig(**QUICK), tuning=TuningConfig(max_steps=60), seed=3)
+            gathering = GatheringConfig(starts=4, steps=40)
+            quick = RemovalConfig(ScanConfig(**QUICK, gathering=gathering), tuning=TuningConfig(max_steps=60), seed=3)
             patch.setattr("hf_invertune.lab.demo.RemovalConfig", lambda seed: quick)
             never = dict.fromkeys(("masked", "additive"), Bars(1e9, 1e9))
-            short = replace(quick.scan, steps=(2, 2), bars=never)
+            short = replace(quick.scan, steps=(2, 2), bars=never, gathering=GatheringConfig(families=()))
             scanner = "hf_invertune.report.audit.TargetIdentifier"
             patch.setattr(scanner, lambda classifier, config, seed: TargetIdentifier(classifier, short, seed))
         outcome = run_forked("hf_invertune", "demo", "--json", "--seed", 3, "--output-dir", folder, "--overwrite")
