@@ -296,6 +296,87 @@ def structure() -> str:
     return "\n".join([*lines, "", source(facts, "structure", "../benchmarks")])
 
 
+def worlds_of(kind: str) -> list[str]:
+    return sorted(path.stem.removeprefix(f"{kind}_") for path in RESULTS.glob(f"{kind}_*.json"))
+
+
+def detection() -> str:
+    """What a scan says of each victim for development, with the statistic of every family."""
+    return "\n\n".join(detection_of(world) for world in worlds_of("detection"))
+
+
+def detection_of(world: str) -> str:
+    facts = result(f"detection_{world}")
+    bars = facts["config"]["scan"]["bars"] | facts["config"]["scan"]["gathering"]["bars"]
+    attacked = {name: one for name, one in facts["victims"].items() if one["attack_name"]}
+    clean = {name: one for name, one in facts["victims"].items() if not one["attack_name"]}
+    seen = [one for one in attacked.values() if one["verdict"] != "clean"]
+    right = [one for one in seen if one["target"] in one["targets"]]
+    alarms = [one for one in clean.values() if one["verdict"] != "clean"]
+    low, high = "quiet", "suspicious"
+    lines = [
+        f"{world}: {len(seen)} of {len(attacked)} attacked models are not called clean, {len(right)} with a target of the "
+        f"attack; {len(alarms)} of {len(clean)} clean models are not called clean.",
+        "",
+        f"| victim | target | verdict | {' | '.join(bars)} |",
+        f"|---|---|---|{'---|' * len(bars)}",
+        f"| bars | | | {' | '.join(f'{bar[low]:.2f}, {bar[high]:.2f}' for bar in bars.values())} |",
+    ]
+    for name, one in (attacked | clean).items():
+        values = {race["family"]: (race["lead"], race["label"]) for race in one["races"]}
+        for place in reversed(one["places"]):
+            values[place["family"]] = (place["concentration"], place["label"])
+        cells = [f"{values[family][0]:.2f} {values[family][1]}" for family in bars]
+        verdict = one["verdict"] + (f": {one['target']}" if one["target"] else "")
+        lines.append(f"| {name} | {', '.join(one['targets'])} | {verdict} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", source(facts, f"detection_{world}", "../benchmarks")])
+
+
+def removals() -> str:
+    """What a whole removal leaves of each attack on the victims for development."""
+    return "\n\n".join(removals_of(world) for world in worlds_of("removal"))
+
+
+def removals_of(world: str) -> str:
+    facts = result(f"removal_{world}")
+    lines = [
+        f"{world}:",
+        "",
+        "| victim | verdict | outcome | target of the attack | ASR | floor | CA |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in facts["victims"].items():
+        verdict = one["verdict"] + (f": {one['target']}" if one["target"] else "")
+        for target, rates in zip(one["targets"], one["attack"], strict=True):
+            asr, floor, accuracy = (
+                [percent(share) for share in rates[key]]
+                for key in ("attack_success_rate", "target_rate", "clean_accuracy")
+            )
+            change = " → ".join(accuracy)
+            lines.append(
+                f"| {name} | {verdict} | {one['outcome']} | {target} | {' → '.join(asr)} | {floor[1]} | {change} |"
+            )
+    return "\n".join([*lines, "", source(facts, f"removal_{world}", "../benchmarks")])
+
+
+def redesign() -> str:
+    """Whether the rebuilt tree gives the figures of the one before it, row by row."""
+    before, after = (
+        {row["victim"]: row for row in map(json.loads, (RESULTS / f"redesign_{when}.jsonl").read_text().splitlines())}
+        for when in ("before", "after")
+    )
+    told = ("status", "before", "after", "verdict", "target")
+    equal = [name for name, row in before.items() if all(row[key] == after[name][key] for key in told)]
+    victims = ",".join(before)
+    command = f"hf-invertune arena zoo/drawings-dev --defences hf_invertune --victims {victims}"
+    return (
+        f"The rebuilt code against the code before it: verdict, target and every count before and after the removal are "
+        f"equal on {len(equal)} of {len(before)} victims for development ({', '.join(before)}): `{command}`, once at each "
+        f"commit: [redesign_before.jsonl](../benchmarks/results/redesign_before.jsonl), "
+        f"[redesign_after.jsonl](../benchmarks/results/redesign_after.jsonl)."
+    )
+
+
 def settings() -> str:
     """Every setting of a removal, from the fields that declare them."""
     from hf_invertune.stages.configs import RemovalConfig
@@ -346,8 +427,9 @@ TABLES = {
         "cifar10": cifar10,
         "timings": timings,
     },
-    "docs/architecture.md": {"structure": structure},
+    "docs/architecture.md": {"structure": structure, "redesign": redesign},
     "docs/configuration.md": {"settings": settings},
+    "docs/method.md": {"detection": detection, "removals": removals},
     "docs/report.md": {"mask_shapes": mask_shapes},
     "docs/zoo.md": {"zoos": zoos},
     "docs/arena.md": {"arena_details": arena_details},
