@@ -28,7 +28,7 @@ from .stages.configs import RemovalConfig
 from .stages.identification import ScanResult, TargetIdentifier
 from .stages.inputs import DataIdentity, Inputs, ModelIdentity
 from .stages.plan import TuningPlan, make_plan
-from .stages.verdict import Verdict
+from .stages.verdict import treated
 from .triggers import Trigger
 from .tuning.arguments import InverTuneArguments
 from .tuning.proof import ProofCallback
@@ -192,8 +192,8 @@ class BackdoorRemover:
     ) -> RemovalResult:
         """Scan, invert, localise, tune, merge, and prove it by measuring and scanning again from scratch.
 
-        A model that is not judged backdoored comes back with every weight bit-identical, unless `force`, `target` or
-        `plan` says otherwise.
+        A model that is judged clean comes back with every weight bit-identical, unless `force`, `target` or `plan` says
+        otherwise; so does an inconclusive one with `config.treat="backdoored"`.
 
         Args:
             images, class_names, config, templates: as in `scan`; a share of the images is held out for the proof.
@@ -229,7 +229,7 @@ class BackdoorRemover:
             label = given.target
         with workspace(output_dir, resume, self._run(task, label)) as work:
             found = kept(ScanResult, work / "scan", lambda: earlier or self._scan(task))
-            if label is None and (force or found.verdict is Verdict.BACKDOORED):
+            if label is None and (force or treated(found.verdict, config)):
                 label = found.suspect
             if label is None:
                 self.result = RemovalResult(AuditReport("unchanged", found, config=config), self.source)

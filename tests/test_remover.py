@@ -79,13 +79,19 @@ def assert_same_weights(model, state):
 def test_model_without_a_backdoor_is_left_alone(remover, verdict, monkeypatch, tmp_path):
     monkeypatch.setattr(InverTuneTrainer, "train", never)
     original = copy.deepcopy(remover.model.state_dict())
-    result = remover.remove(pictures(32), output_dir=tmp_path, config=removal_config(verdict))
+    result = remover.remove(pictures(32), output_dir=tmp_path, config=removal_config(verdict, treat="backdoored"))
     assert (result.verdict, result.outcome) == (Verdict(verdict), "unchanged")
     assert result.report.reasons == [f"The scan's verdict is {verdict}, and no `target` was named."]
     assert result.report.model.sha256 == result.report.sha256_after
     assert (result.target is None) == (verdict == "clean")
     assert type(result.model) is CLIPModel and result.model is remover.model
     assert_same_weights(result.model, original)
+
+
+def test_an_inconclusive_model_is_treated(remover):
+    result = remover.remove(pictures(32), config=removal_config("inconclusive"))
+    assert result.verdict is Verdict.INCONCLUSIVE and result.outcome in ("cleaned", "not cleaned")
+    assert result.report.target == result.report.scan.target
 
 
 def test_backdoored_model_is_cleaned(removal):

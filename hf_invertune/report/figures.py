@@ -19,7 +19,9 @@ def scan_figures(scan: ScanResult, stage: str = "scan") -> dict[str, float]:
         "seconds": scan.seconds,
     }
     if scan.gatherings:
-        figures |= {"concentration": scan.gatherings[0].concentration, "places": len(scan.planted)}
+        figures["places"] = len(scan.planted)
+    for place in reversed(scan.gatherings):  # of each family the first one is the most concentrated
+        figures[f"concentration_{place.family}"] = place.concentration
     for simulation in scan.simulations:
         figures[f"shift_{_word(simulation.kind)}"] = max(simulation.shift)
     for family in scan.evidence:

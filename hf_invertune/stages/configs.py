@@ -28,14 +28,31 @@ class Bars(Settings):
 
 
 def _bars() -> dict[str, Bars]:
-    return {"masked": Bars(0.65, 0.8), "additive": Bars(1.25, 1.75)}
+    return {"masked": Bars(0.65, 0.8), "additive": Bars(1.25, 1.75), "blend": Bars(0.6, 1.0)}
+
+
+def _gathering_bars() -> dict[str, Bars]:
+    return {"window": Bars(0.7, 0.76), "wave": Bars(0.84, 0.9)}
+
+
+def _check_families(families: tuple[TriggerFamily, ...], bars: dict[str, Bars]) -> None:
+    """Refuse a family that comes twice, or that has no bars to be judged by."""
+    kinds = [family.kind for family in families]
+    if len(set(kinds)) < len(kinds):
+        raise InputError(f"`families`: got {kinds}; name each once.")
+    without = sorted(set(kinds) - bars.keys())
+    if without:
+        raise InputError(f"`bars`: there are none for {', '.join(without)}; a family needs them to be judged by.")
 
 
 @dataclass
 class GatheringConfig(Settings):
     """Settings of the search for places where triggers gather embeddings, the first part of a scan.
 
-    The bars are for squares of .2 of the image's width: docs/method.md tells what they were set on.
+    The bars hold for the budgets of the families as they are: docs/method.md tells what they were set on.
+
+    Raises:
+        InputError: a value out of range, a family twice, or one without bars.
     """
 
     families: tuple[TriggerFamily, ...] = setting(
@@ -46,7 +63,33 @@ class GatheringConfig(Settings):
     steps: int = setting(100, "Updates of each.", least=1)
     batch_size: int = setting(12, "Images an update and a start.", least=2)
     learning_rate: float = setting(0.3, "Of Adam, on the unbounded variables of the triggers.", above=0)
-    bars: Bars = setting(help="What the highest concentration means.", factory=lambda: Bars(0.76, 0.82))
+    bars: dict[str, Bars] = setting(help="For each family, what a concentration means.", factory=_gathering_bars)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_families(self.families, self.bars)
+
+
+@dataclass
+class InversionConfig(Settings):
+    """Settings of a trigger inversion (stage 2).
+
+    The loss is that of InverTune (arXiv 2506.12411, section on trigger inversion), with its weights::
+
+        L = info_nce_weight * InfoNCE(f(x'), W, y) + embedding_weight * ||f(x') - e_y||
+            + ssim_weight * (1 - SSIM(x', x)) + the penalty of the trigger's family
+    """
+
+    steps: int = setting(100, "Updates.", least=1)
+    batch_size: int = setting(32, "Clean images an update, for each label.", least=1)
+    learning_rate: float = setting(0.5, "Of Adam, on the unbounded variables of the trigger.", above=0)
+    info_nce_weight: float = setting(5.0, "Weight of the cross-entropy of cos / 0.07 over all labels.", least=0)
+    embedding_weight: float = setting(0.5, "Weight of the distance to the target's own embedding.", least=0)
+    ssim_weight: float = setting(1.0, "Weight of the structural dissimilarity; 0 skips its computation.", least=0)
+
+
+def _fixed() -> InversionConfig:
+    return InversionConfig(steps=60, batch_size=6, learning_rate=0.3, embedding_weight=0.0, ssim_weight=0.0)
 
 
 @dataclass
@@ -54,7 +97,8 @@ class ScanConfig(Settings):
     """Settings of a scan (stage 1).
 
     Two labels whose text embeddings, centred over all the labels, have a cosine above `kinship` are kin. A shortcut to a
-    label lies close to its kin too, so they are no measure of how far ahead it is.
+    label lies close to its kin too, so they are no measure of how far ahead it is. `fixed` has the settings of families
+    whose labels race once, at a budget that all share; `gathering` those of the search without labels.
 
     Raises:
         InputError: a value out of range, or a family without bars.
@@ -74,40 +118,21 @@ class ScanConfig(Settings):
     looks: int = setting(3, "How often a family's labels race at most, while the lead lies between the bars.", least=1)
     kinship: float = setting(0.25, "Cosine above which two labels are kin.", least=-1, most=1)
     bars: dict[str, Bars] = setting(help="For each family, what its lead means.", factory=_bars)
+    fixed_restarts: int = setting(4, "Independent starts of each label in a race at one budget.", least=1)
+    fixed: InversionConfig = field(default_factory=_fixed)
     gathering: GatheringConfig = field(default_factory=GatheringConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.steps) != 2:
             raise InputError(f"`steps`: got {self.steps}; give two positive numbers, one a round.")
-        kinds = [family.kind for family in self.families]
-        if not kinds or len(set(kinds)) < len(kinds):
-            raise InputError(f"`families`: got {kinds}; name at least one, and each once.")
-        without = sorted(set(kinds) - self.bars.keys())
-        if without:
-            raise InputError(f"`bars`: there are none for {', '.join(without)}; a family needs them to be judged by.")
+        if not self.families:
+            raise InputError("`families`: got none; name at least one.")
+        _check_families(self.families, self.bars)
 
     def family(self, kind: str) -> TriggerFamily:
-        """The family of that kind."""
-        return next(family for family in self.families if family.kind == kind)
-
-
-@dataclass
-class InversionConfig(Settings):
-    """Settings of a trigger inversion (stage 2).
-
-    The loss is that of InverTune (arXiv 2506.12411, section on trigger inversion), with its weights::
-
-        L = info_nce_weight * InfoNCE(f(x'), W, y) + embedding_weight * ||f(x') - e_y||
-            + ssim_weight * (1 - SSIM(x', x)) + the penalty of the trigger's family
-    """
-
-    steps: int = setting(100, "Updates.", least=1)
-    batch_size: int = setting(32, "Clean images an update, for each label.", least=1)
-    learning_rate: float = setting(0.5, "Of Adam, on the unbounded variables of the trigger.", above=0)
-    info_nce_weight: float = setting(5.0, "Weight of the cross-entropy of cos / 0.07 over all labels.", least=0)
-    embedding_weight: float = setting(0.5, "Weight of the distance to the target's own embedding.", least=0)
-    ssim_weight: float = setting(1.0, "Weight of the structural dissimilarity; 0 skips its computation.", least=0)
+        """The family of that kind, by which labels race or pictures are gathered."""
+        return next(family for family in (*self.families, *self.gathering.families) if family.kind == kind)
 
 
 @dataclass
@@ -134,7 +159,7 @@ class TuningConfig(Settings):
         InputError: a value out of range, or a tracker that is not installed.
     """
 
-    max_steps: int = setting(100, "Updates of the tuning (InverTune: 200).", least=1)
+    max_steps: int = setting(150, "Updates of the tuning (InverTune: 200).", least=1)
     learning_rate: float = setting(2e-3, "Peak learning rate of the LoRA adapter.", above=0)
     lr_scheduler_type: str = setting("cosine", "Schedule of the learning rate.")
     weight_decay: float = setting(1e-4, "Weight decay (InverTune: 1e-4).", least=0)
@@ -143,7 +168,7 @@ class TuningConfig(Settings):
         1.0, "Weight of the term that pulls critical neurons on triggered images to clean images'.", least=0
     )
     preserve_weight: float = setting(
-        1.0, "beta: weight of the term that holds f(x) to the original model's f(x).", least=0
+        2.0, "beta: weight of the term that holds f(x) to the original model's f(x).", least=0
     )
     embedding_weight: float = setting(
         0.5, "gamma: weight of the term that pulls f(x') to the original model's f(x).", least=0
@@ -152,6 +177,9 @@ class TuningConfig(Settings):
         6,
         "Gathered triggers of each place and width that the tuning is set against, and that are learnt on meanwhile.",
         least=1,
+    )
+    search_steps: int = setting(
+        75, "Search anew for places where triggers gather, every so many updates; 0: never.", least=0
     )
     lora_r: int = setting(8, "Rank of the adapter.", least=1)
     lora_alpha: int = setting(16, "Scale of the adapter, alpha / r.", least=1)
@@ -200,11 +228,21 @@ class AuditConfig(Settings):
 
 @dataclass
 class RemovalConfig(Settings):
-    """Settings of a whole removal."""
+    """Settings of a whole removal.
+
+    Raises:
+        InputError: a value out of range.
+    """
 
     scan: ScanConfig = field(default_factory=ScanConfig)
     inversion: InversionConfig = field(default_factory=InversionConfig)
     localization: LocalizationConfig = field(default_factory=LocalizationConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
+    treat: str = setting("inconclusive", "The mildest verdict that is treated: 'inconclusive' or 'backdoored'.")
     seed: int = setting(0, "Seed of everything random.", least=0, most=2**32 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.treat not in ("inconclusive", "backdoored"):
+            raise InputError(f"`treat`: got {self.treat!r}; choose 'inconclusive' or 'backdoored'.")

@@ -20,6 +20,8 @@ from .families import TriggerFamily
 
 SAME = 0.7
 """Cosine of two directions from which they are one place."""
+PROBED = 16
+"""Images on which a probe is tried."""
 
 
 @dataclass
@@ -60,44 +62,60 @@ class Gatherer:
         self.classifier, self.config, self.seed = classifier, config or GatheringConfig(), seed
 
     def gather(self, pixels: Tensor) -> list[Gathering]:
-        """The places found in each family, each once, the most concentrated first; see [`starts`] for the arguments."""
-        return distinct(self.starts(pixels))
-
-    def starts(self, pixels: Tensor, start: Sequence[Trigger] = ()) -> list[Gathering]:
-        """What became of each start of each family.
+        """The places that the triggers of each family found, each once a family, the most concentrated first.
 
         Args:
-            pixels (`torch.Tensor`): N x 3 x H x W clean images, float in [0, 1] or uint8; any classes. A sixth of them, at
-                most 64, measures what the others find.
-            start (`Sequence[Trigger]`): what the first starts go on from; the others are random.
+            pixels (`torch.Tensor`): N x 3 x H x W clean images, float in [0, 1] or uint8; any classes.
+        """
+        return [place for family in self.config.families for place in distinct(self.starts(pixels, family))]
+
+    def starts(
+        self, pixels: Tensor, family: TriggerFamily, start: Sequence[Trigger] = (), towards: Tensor | None = None
+    ) -> list[Gathering]:
+        """What became of each start of one family.
+
+        Args:
+            pixels (`torch.Tensor`): as in [`gather`].
+            family ([`TriggerFamily`]): what the triggers look like.
+            start (`Sequence[Trigger]`): what the first starts go on from. The others are the best of the family's probes,
+                or random.
+            towards (`Tensor`, *optional*): D, a unit vector: the one place to reach. Without it, any will do.
         """
         generator = torch.Generator().manual_seed(stream(self.seed, "gathering"))
-        order = torch.randperm(len(pixels), generator=generator)
-        held = order[: max(2, min(64, len(pixels) // 6))]
-        learnt_on = pixels[order[len(held) :]]
-        found: list[Gathering] = []
-        with self.classifier.encoder.frozen():
-            clean = self.classifier.encoder.embed_batches(as_float(chunk) for chunk in pixels.split(256))
-            for family in self.config.families:
-                triggers = halving(self._learn, self.config.batch_size)(
-                    learnt_on, family, clean.mean(0), start, generator
-                )
-                found += [self._measure(trigger, family, pixels[held], clean) for trigger in triggers]
-        return found
+        learnt_on, held = apart(pixels, generator)
+        encoder = self.classifier.encoder
+        with encoder.frozen():
+            clean = encoder.embed_batches(as_float(chunk) for chunk in pixels.split(256))
+            aim = Aim(clean.mean(0), None if towards is None else towards.to(encoder.device))
+            first = [*start, *self._probe(learnt_on, family, aim)][: self.config.starts]
+            random = [None] * (self.config.starts - len(first))
+            learn = halving(self._learn, self.config.batch_size)
+            triggers = learn(learnt_on, family, aim, [*first, *random], generator)
+            return [self.measure(trigger, family, held, clean) for trigger in triggers]
+
+    @torch.no_grad()
+    def _probe(self, pixels: Tensor, family: TriggerFamily, aim: "Aim") -> list[Trigger]:
+        """The probes of the family, the best first."""
+        probes, encoder = family.probes(), self.classifier.encoder
+        clean = as_float(pixels[:PROBED]).to(encoder.device)
+        values = [
+            float(aim(encoder.embed_images(probe.on(encoder.device)(clean))))
+            for probe in progress(probes, f"Probing {family.kind} triggers")
+        ]
+        return [probe for _, probe in sorted(zip(values, probes, strict=True), key=lambda pair: -pair[0])]
 
     def _learn(
         self,
         batch_size: int,
         pixels: Tensor,
         family: TriggerFamily,
-        middle: Tensor,
-        start: Sequence[Trigger],
+        aim: "Aim",
+        start: Sequence[Trigger | None],
         generator: torch.Generator,
     ) -> list[Trigger]:
-        """Maximise the concentration of each start, all in one batch."""
+        """Bring each start nearer to the aim, all in one batch."""
         config, encoder = self.config, self.classifier.encoder
-        random = [None] * max(0, config.starts - len(start))
-        first = family.parameters(config.starts, pixels.shape[-2:], generator, [*start[: config.starts], *random])
+        first = family.parameters(len(start), pixels.shape[-2:], generator, start)
         parameters = [value.to(encoder.device).requires_grad_() for value in first]
         optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
         for _ in progress(range(config.steps), f"Gathering pictures by {family.kind} triggers"):
@@ -105,13 +123,14 @@ class Gatherer:
             clean = as_float(pixels[chosen]).to(encoder.device).unsqueeze(0)
             embeddings = encoder.embed_images(family.trigger(parameters)(clean))
             optimizer.zero_grad()
-            (-concentration(embeddings, middle).sum()).backward()
+            (-aim(embeddings).sum()).backward()
             optimizer.step()
         with torch.no_grad():
             return family.trigger(parameters).split()
 
     @torch.no_grad()
-    def _measure(self, trigger: Trigger, family: TriggerFamily, pixels: Tensor, clean: Tensor) -> Gathering:
+    def measure(self, trigger: Trigger, family: TriggerFamily, pixels: Tensor, clean: Tensor) -> Gathering:
+        """Where `trigger` brings `pixels`, among the embeddings of `clean` pictures (N x D)."""
         encoder, head = self.classifier.encoder, self.classifier.head
         there = trigger.on(encoder.device)
         embeddings = encoder.embed_batches(there(as_float(chunk).to(encoder.device)) for chunk in pixels.split(256))
@@ -129,6 +148,25 @@ class Gatherer:
         )
 
 
+@dataclass(frozen=True)
+class Aim:
+    """What a search maximises: concentration wherever that is, or nearness to one place.
+
+    Attributes:
+        middle (`Tensor`): D, the mean embedding of clean pictures.
+        towards (`Tensor`, *optional*): D, a unit vector: the place.
+    """
+
+    middle: Tensor
+    towards: Tensor | None = None
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """How near the aim ... x N x D unit embeddings are: ... values."""
+        if self.towards is None:
+            return concentration(embeddings, self.middle)
+        return (embeddings @ self.towards).mean(-1)
+
+
 def concentration(embeddings: Tensor, middle: Tensor) -> Tensor:
     """The mean of all pairwise cosines, each with itself included, seen from the middle of the clean pictures.
 
@@ -139,6 +177,13 @@ def concentration(embeddings: Tensor, middle: Tensor) -> Tensor:
         middle (`torch.Tensor`): D, the mean embedding of clean pictures.
     """
     return (normalize(embeddings - middle, dim=-1).mean(-2) ** 2).sum(-1)
+
+
+def apart(pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pictures to learn triggers on, and others, a sixth but at most 64, to measure them on."""
+    order = torch.randperm(len(pixels), generator=generator)
+    count = max(2, min(64, len(pixels) // 6))
+    return pixels[order[count:]], pixels[order[:count]]
 
 
 def distinct(found: list[Gathering]) -> list[Gathering]:

@@ -2,22 +2,28 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from ..data.pixels import as_float
 from ..models.classifier import ZeroShotClassifier
 from ..triggers import Trigger
 from ..utils.seeds import stream
 from ..utils.storage import Saved
 from .configs import InversionConfig, ScanConfig
 from .families import TriggerFamily
-from .gathering import Gatherer, Gathering
+from .gathering import Gatherer, Gathering, apart
 from .inputs import Inputs
-from .inversion import InvertedTrigger, TriggerInverter
+from .inversion import InvertedTrigger, TriggerInverter, info_nce
 from .simulation import Simulation, Simulator
-from .verdict import Evidence, Verdict, conclude, first_stranger, judge
+from .verdict import Evidence, Verdict, conclude, first_stranger, judge, planted
+
+
+SYNONYMS = 0.85
+"""Cosine of two labels above which they are kin in a race at one budget. There a shortcut leads to its own label so surely
+that kin lie behind too, and labels that are easy by nature are often kin of each other."""
 
 
 @dataclass
@@ -35,8 +41,8 @@ class ScanResult(Saved):
         evidence (`list[Evidence]`): one entry a trigger family.
         images (`int`): how many clean images were used.
         seconds (`float`): wall time.
-        gatherings (`list[Gathering]`): the places where triggers gather embeddings, the most concentrated first: all that
-            are not judged clean, else the first.
+        gatherings (`list[Gathering]`): the places where triggers gather embeddings, family by family, the most
+            concentrated first: of each family the first place, and all that are not judged clean.
         inputs ([`Inputs`], *optional*): the model and the images, where [`BackdoorRemover`] gave them.
     """
 
@@ -66,17 +72,32 @@ class ScanResult(Saved):
     def judged(self, one: Evidence | Gathering) -> Verdict:
         """What one family's race, or one place, concludes alone."""
         if isinstance(one, Gathering):
-            return judge(one.concentration, self.config.gathering.bars)
+            return judge(one.concentration, self.config.gathering.bars[one.family])
         return judge(one.lead, self.config.bars[one.family])
 
     @property
     def planted(self) -> list[Gathering]:
         """The places that are not judged clean."""
-        return [place for place in self.gatherings if self.judged(place) is not Verdict.CLEAN]
+        return planted(self.gatherings, self.config)
+
+    @property
+    def suspects(self) -> list[InvertedTrigger]:
+        """The trigger of the easiest label, in each family whose race is not judged clean."""
+        unclean = [family for family in self.evidence if self.judged(family) is not Verdict.CLEAN]
+        return [candidate for family in unclean for candidate in family.candidates[:1]]
 
     def triggers(self, label: int) -> list[InvertedTrigger]:
         """The inverted triggers of `label`, one a family that had it among its finalists."""
         return [c for family in self.evidence for c in family.candidates if c.label == label]
+
+    def evidence_against(self, label: int) -> list[Gathering | InvertedTrigger]:
+        """The first trigger of each family by which the scan came to suspect `label`."""
+        first: dict[str, Gathering | InvertedTrigger] = {}
+        unclean: list[Gathering | InvertedTrigger] = [*self.planted, *self.suspects]
+        for one in unclean:
+            if one.label == label:
+                first.setdefault(one.family, one)
+        return list(first.values())
 
     def accomplices(self, label: int) -> list[InvertedTrigger]:
         """Triggers of other labels that ride on the shortcut to `label`, in the families that call it backdoored."""
@@ -99,9 +120,8 @@ class TargetIdentifier:
     def identify(self, pixels: Tensor) -> ScanResult:
         """Scan with clean `pixels` (N x 3 x H x W, float in [0, 1] or uint8; any classes, no labels needed)."""
         begin = time.perf_counter()
-        families, bars = self.config.families, self.config.gathering.bars
-        places = Gatherer(self.classifier, self.config.gathering, self.seed).gather(pixels)
-        gatherings = [place for place in places if judge(place.concentration, bars) is not Verdict.CLEAN] or places[:1]
+        families = self.config.families
+        gatherings = self._gather(pixels)
         simulator = Simulator(self.classifier, self.config, self.seed)
         with self.classifier.encoder.frozen():
             simulations = [simulator.simulate(pixels, family) for family in families]
@@ -126,6 +146,16 @@ class TargetIdentifier:
             gatherings=gatherings,
         )
 
+    def _gather(self, pixels: Tensor) -> list[Gathering]:
+        """The places to be reported: of each family the first, and all that are not judged clean."""
+        bars = self.config.gathering.bars
+        kept: list[Gathering] = []
+        for place in Gatherer(self.classifier, self.config.gathering, self.seed).gather(pixels):
+            first = all(other.family != place.family for other in kept)
+            if first or judge(place.concentration, bars[place.family]) is not Verdict.CLEAN:
+                kept.append(place)
+        return kept
+
     def _shortlist(self, simulations: list[Simulation]) -> list[int]:
         count = len(self.classifier)
         if count <= self.config.shortlist_size:
@@ -141,17 +171,40 @@ class TargetIdentifier:
         finalists: list[InvertedTrigger] = []
         scores: dict[int, float] = {}
         for look in range(self.config.looks):
-            raced, finished = self._race(pixels, shortlist, family, simulation, look)
+            seed = stream(self.seed, "race", 1_000 * look)
+            if family.refined:
+                raced, finished = self._race(pixels, shortlist, family, simulation, seed)
+            else:
+                raced, finished = self._race_once(pixels, shortlist, family, seed)
             finalists = best_of_each_label([*finalists, *finished])
             scores = {label: min(score, scores.get(label, score)) for label, score in raced.items()}
             kinship = self.classifier.kinship(min(scores, key=scores.__getitem__))
-            evidence = Evidence(family.kind, scores, first_stranger(scores, kinship, self.config.kinship), finalists)
+            kin = self.config.kinship if family.refined else SYNONYMS
+            evidence = Evidence(family.kind, scores, first_stranger(scores, kinship, kin), finalists)
             if judge(evidence.lead, self.config.bars[family.kind]) is not Verdict.INCONCLUSIVE:
                 break
         return evidence
 
+    def _race_once(
+        self, pixels: Tensor, shortlist: list[int], family: TriggerFamily, seed: int
+    ) -> tuple[dict[int, float], list[InvertedTrigger]]:
+        """Invert every label at the family's budget; what counts is the cross-entropy on pictures not learnt on."""
+        config = self.config
+        learnt_on, held = apart(pixels, torch.Generator().manual_seed(seed))
+        inverter = TriggerInverter(self.classifier, family, config.fixed, seed)
+        inverted = inverter.invert(learnt_on, shortlist * config.fixed_restarts)
+        best = best_of_each_label([replace(one, objective=self._held_out(one, held)) for one in inverted])
+        return {one.label: one.objective for one in best}, best[: config.finalists]
+
+    @torch.no_grad()
+    def _held_out(self, inverted: InvertedTrigger, pixels: Tensor) -> float:
+        encoder = self.classifier.encoder
+        there = inverted.trigger.on(encoder.device)
+        embeddings = encoder.embed_batches(there(as_float(chunk).to(encoder.device)) for chunk in pixels.split(256))
+        return max(float(info_nce(self.classifier.logits(embeddings).unsqueeze(0), [inverted.label])), 1e-6)
+
     def _race(
-        self, pixels: Tensor, shortlist: list[int], family: TriggerFamily, simulation: Simulation, look: int
+        self, pixels: Tensor, shortlist: list[int], family: TriggerFamily, simulation: Simulation, seed: int
     ) -> tuple[dict[int, float], list[InvertedTrigger]]:
         """Invert every label from several starts, then go on with the finalists only: all scores, and the finalists.
 
@@ -159,7 +212,7 @@ class TargetIdentifier:
         goes on from the triggers of the others too, so that labels that share a shortcut are compared at its best, and
         the first strangers behind them go on as well, since the lead is measured against them.
         """
-        config, seed = self.config, stream(self.seed, "race", 1_000 * look)
+        config = self.config
         first_round, last_rounds = (
             InversionConfig(steps=steps, batch_size=config.batch_size, embedding_weight=0, ssim_weight=0)
             for steps in config.steps

@@ -27,7 +27,7 @@ class InvertedTrigger(Saved):
         family (`str`): the kind of its family.
         trigger (`Trigger`): the trigger itself.
         objective (`float`): the inversion's loss, mean over the last quarter of the updates: the lower, the cheaper it
-            is to be read as this label.
+            is to be read as this label. After a race at one budget: the cross-entropy on pictures not learnt on.
         cross_entropy (`float`): its InfoNCE term in nats, unweighted, over the same updates.
         coverage (`float`): how much of its room the trigger uses, see [`Trigger.coverage`].
     """

@@ -1,31 +1,34 @@
 """What the activation tuning works on: inverted and gathered triggers, and critical neurons."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from ..data.pixels import as_float
 from ..models.classifier import ZeroShotClassifier
 from ..triggers import Trigger
 from ..utils.seeds import stream
 from ..utils.storage import Saved
-from .configs import RemovalConfig
+from .configs import RemovalConfig, ScanConfig
 from .families import TriggerFamily
 from .gathering import SAME, Gatherer, Gathering
 from .identification import ScanResult
 from .inputs import Inputs
 from .inversion import InvertedTrigger, TriggerInverter
 from .localization import CriticalNeurons, NeuronLocalizer
+from .verdict import planted
 
 
-NEAR, WORKING = 3.0, 1.0
-"""Cross-entropy in nats below which a scan's trigger is worth refining, and below which a refined one works."""
+WORKING = 1.0
+"""Cross-entropy in nats below which an inverted trigger works."""
 
 
 @dataclass
 class Pool(Saved):
-    """Triggers of one family that bring pictures to planted places.
+    """Triggers of one family that bring pictures to places which a scan suspects.
 
     Attributes:
         family ([`TriggerFamily`]): what they look like.
@@ -49,8 +52,8 @@ class TuningPlan(Saved):
         critical (`CriticalNeurons`): where they act.
         class_names (`list[str]`): what labels stand for.
         inputs ([`Inputs`], *optional*): the model and the images, where [`BackdoorRemover`] gave them.
-        pools (`list[Pool]`): triggers that bring pictures to the places which a scan found planted, one entry a family; they
-            are learnt on while the tuning runs.
+        pools (`list[Pool]`): triggers that bring pictures to the places which a scan suspects, one entry a family; they are
+            learnt on while the tuning runs.
     """
 
     target: int
@@ -83,42 +86,77 @@ def make_plan(
 ) -> TuningPlan:
     """Invert the target's triggers with the full loss, from what a scan found, and localise them.
 
-    A family goes on from the scan's trigger when that came near the target; without any such, each starts afresh. The
-    triggers of labels that ride on the same shortcut join as the scan left them.
+    A family goes on from the trigger by which the scan came to suspect the target; without any such, the families that
+    race start afresh. The triggers of labels that ride on the same shortcut join as the scan left them.
     """
-    found = {c.family: c.trigger for c in (scan.triggers(target) if scan else []) if c.cross_entropy < NEAR}
+    found = {one.family: one.trigger for one in scan.evidence_against(target)} if scan else {}
     inverted: list[InvertedTrigger] = []
-    for family in config.scan.families:
-        if found and family.kind not in found:
-            continue
+    for kind in found or [family.kind for family in config.scan.families]:
+        family = config.scan.family(kind)
         inverter = TriggerInverter(classifier, family, config.inversion, stream(config.seed, "inversion"))
-        inverted += inverter.invert(pixels, [target], start=[found.get(family.kind)])
+        inverted += inverter.invert(pixels, [target], start=[found.get(kind)])
     inverted.sort(key=lambda candidate: candidate.cross_entropy)
     inverted = [candidate for candidate in inverted if candidate.cross_entropy < WORKING] or inverted[:1]
     localizer = NeuronLocalizer(classifier.encoder, config.localization, config.seed)
     critical = localizer.localize(pixels, [candidate.trigger for candidate in inverted])
     accomplices = scan.accomplices(target) if scan else []
-    pools = make_pools(classifier, pixels, scan.planted, config) if scan else []
+    pools = make_pools(classifier, pixels, places_of(classifier, pixels, scan), config) if scan else []
     return TuningPlan(target, inverted + accomplices, critical, list(classifier.class_names), pools=pools)
 
 
+@dataclass
+class Place:
+    """Somewhere in the embedding space, and what leads there.
+
+    Attributes:
+        family ([`TriggerFamily`]), trigger ([`Trigger`]): what does.
+        direction (`Tensor`): D, a unit vector: where.
+    """
+
+    family: TriggerFamily
+    trigger: Trigger
+    direction: Tensor
+
+
+def gathered(gatherings: Sequence[Gathering], config: ScanConfig) -> list[Place]:
+    """The planted among the places where triggers gather."""
+    return [Place(config.family(one.family), one.trigger, one.direction) for one in planted(gatherings, config)]
+
+
+def places_of(classifier: ZeroShotClassifier, pixels: Tensor, scan: ScanResult) -> list[Place]:
+    """All places that a scan suspects: where triggers gather, and where a race leads."""
+    places = gathered(scan.gatherings, scan.config)
+    for suspect in scan.suspects:
+        direction = _mean_direction(classifier, pixels, suspect.trigger)
+        places.append(Place(scan.config.family(suspect.family), suspect.trigger, direction))
+    return places
+
+
 def make_pools(
-    classifier: ZeroShotClassifier, pixels: Tensor, planted: Sequence[Gathering], config: RemovalConfig
+    classifier: ZeroShotClassifier, pixels: Tensor, places: Sequence[Place], config: RemovalConfig
 ) -> list[Pool]:
-    """Gather anew by wider triggers, some from those of the `planted` places; the strongest that lead to each are kept."""
-    families = {family.kind: family for family in config.scan.gathering.families}
-    pools = []
-    for wider in [
-        wide for kind in dict.fromkeys(place.family for place in planted) for wide in families[kind].wider()
-    ]:
-        gatherer = Gatherer(classifier, replace(config.scan.gathering, families=(wider,)), config.seed)
-        found = gatherer.starts(pixels, [place.trigger for place in planted if place.family == wider.kind])
-        found.sort(key=lambda one: -one.concentration)
-        chosen: dict[int, Gathering] = {}
-        for place in planted:
-            there = [one for one in found if float(one.direction @ place.direction) >= SAME]
-            chosen |= {id(one): one for one in there[: config.tuning.pool_size]}
-        if chosen:
-            directions = torch.stack([one.direction for one in chosen.values()])
-            pools.append(Pool(wider, [one.trigger for one in chosen.values()], directions))
-    return pools
+    """Learn wider triggers towards each place; of each place and width those that come nearest are kept."""
+    gatherer = Gatherer(classifier, config.scan.gathering, config.seed)
+    found: dict[TriggerFamily, list[tuple[Trigger, Tensor]]] = {}
+    for place in places:
+        for wider in place.family.wider():
+            reached = gatherer.starts(pixels, wider, [place.trigger], place.direction)
+            cosines = [float(one.direction @ place.direction) for one in reached]
+            order = sorted(range(len(reached)), key=cosines.__getitem__, reverse=True)
+            near = [(reached[i].trigger, place.direction) for i in order if cosines[i] >= SAME]
+            found.setdefault(wider, []).extend(near[: config.tuning.pool_size])
+    return [
+        Pool(family, [trigger for trigger, _ in near], torch.stack([direction for _, direction in near]))
+        for family, near in found.items()
+        if near
+    ]
+
+
+@torch.no_grad()
+def _mean_direction(classifier: ZeroShotClassifier, pixels: Tensor, trigger: Trigger) -> Tensor:
+    """The unit vector (D) to which `trigger` brings `pixels` on the average."""
+    encoder = classifier.encoder
+    there = trigger.on(encoder.device)
+    with encoder.frozen():
+        embeddings = encoder.embed_batches(there(as_float(c).to(encoder.device)) for c in pixels.split(256))
+    return normalize(embeddings.mean(0), dim=-1).cpu()

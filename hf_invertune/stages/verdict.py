@@ -8,7 +8,7 @@ import torch
 
 from ..models.evaluation import Measurement, measured
 from ..utils.storage import Saved
-from .configs import AuditConfig, Bars, ScanConfig
+from .configs import AuditConfig, Bars, RemovalConfig, ScanConfig
 from .gathering import Gathering
 from .inversion import InvertedTrigger
 
@@ -79,13 +79,26 @@ def conclude(
     That is the most concentrated place's; when none reaches this verdict, that of the family that leads most.
     """
     for verdict in (Verdict.BACKDOORED, Verdict.INCONCLUSIVE):
-        places = [place for place in gatherings if judge(place.concentration, config.gathering.bars) is verdict]
+        places = [
+            place for place in gatherings if judge(place.concentration, config.gathering.bars[place.family]) is verdict
+        ]
         if places:
             return verdict, max(places, key=lambda place: place.concentration).label
         families = [family for family in evidence if judge(family.lead, config.bars[family.family]) is verdict]
         if families:
             return verdict, max(families, key=lambda family: family.lead).label
     return Verdict.CLEAN, None
+
+
+def planted(gatherings: Sequence[Gathering], config: ScanConfig) -> list[Gathering]:
+    """The places that are not judged clean."""
+    bars = config.gathering.bars
+    return [place for place in gatherings if judge(place.concentration, bars[place.family]) is not Verdict.CLEAN]
+
+
+def treated(verdict: Verdict, config: RemovalConfig) -> bool:
+    """Whether a removal changes a model of this verdict, when no label is named."""
+    return verdict is Verdict.BACKDOORED or (verdict is Verdict.INCONCLUSIVE and config.treat == "inconclusive")
 
 
 def first_stranger(scores: Mapping[int, float], kinship: Sequence[float], most: float) -> int:

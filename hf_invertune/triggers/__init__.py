@@ -7,6 +7,7 @@ from .masked import MaskedTrigger
 from .patch import PatchTrigger, ScatteredPatchTrigger, checkerboard
 from .sample_specific import SampleSpecificTrigger
 from .warp import WarpTrigger
+from .wave import WaveTrigger
 
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "ScatteredPatchTrigger",
     "Trigger",
     "WarpTrigger",
+    "WaveTrigger",
     "checkerboard",
 ]

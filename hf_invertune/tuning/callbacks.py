@@ -29,7 +29,7 @@ from ..stages.configs import InversionConfig, RemovalConfig
 from ..stages.identification import TargetIdentifier
 from ..stages.inversion import TriggerInverter
 from ..stages.plan import TuningPlan, make_plan
-from ..stages.verdict import Verdict
+from ..stages.verdict import treated
 from ..utils.progress import progress
 from ..utils.seeds import stream
 from .arguments import InverTuneArguments
@@ -92,7 +92,7 @@ class TriggerInversionCallback(InverTuneCallback):
         """Fill in `trainer.plan`.
 
         Raises:
-            InputError: when no target was given and the scan does not judge the model backdoored.
+            InputError: when no target was given and the scan's verdict is none that `config.treat` names.
         """
         trainer = self.trainer
         if trainer.plan is not None:
@@ -101,7 +101,7 @@ class TriggerInversionCallback(InverTuneCallback):
         target, scan = classifier.label_of(self.target), None
         if target is None:
             scan = TargetIdentifier(classifier, config.scan, config.seed).identify(pixels)
-            if scan.target is None or scan.verdict is not Verdict.BACKDOORED:
+            if scan.target is None or not treated(scan.verdict, config):
                 raise InputError(
                     f"`model`: the scan's verdict is {scan.verdict}; pass `target` to tune against a label anyway."
                 )

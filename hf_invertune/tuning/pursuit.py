@@ -3,11 +3,13 @@
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from ..data.pixels import as_float
-from ..stages.plan import Pool
+from ..stages.gathering import Gatherer
+from ..stages.plan import Pool, gathered, make_pools
 from ..triggers import Trigger
 from ..utils.seeds import stream
 from .callbacks import InverTuneCallback
@@ -24,8 +26,10 @@ RENEWAL = 40
 class PursuitCallback(InverTuneCallback):
     """Before each update of the model, one of every trigger of the plan's pools, towards its direction.
 
-    A trigger that stays as it was when the tuning began is soon unlearnt, while the shortcut beside it stays. In a run that
-    is resumed the triggers go on from where they were, with a fresh optimiser.
+    A trigger that stays as it was when the tuning began is soon unlearnt, while the shortcut beside it stays. Every
+    `args.search_steps` updates the places where triggers gather are searched anew, from other random starts: what is left,
+    or was hidden behind a stronger one, gets pools too. In a run that is resumed the triggers go on from where they were,
+    with a fresh optimiser.
     """
 
     place = -4
@@ -35,12 +39,15 @@ class PursuitCallback(InverTuneCallback):
     ) -> None:
         plan = self.trainer.plan
         assert plan is not None
-        self.chases = [Chase(pool, self.trainer.model.device) for pool in plan.pools]
+        self.chases = [self._chase(pool) for pool in plan.pools]
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         trainer, step = self.trainer, state.global_step
+        every = trainer.args.search_steps
+        if every and step and step % every == 0:
+            self._search(step)
         generator = torch.Generator().manual_seed(stream(trainer.config.seed, "pursuit", step))
         for chase in self.chases:
             if step and step % RENEWAL == 0 and step < state.max_steps - RENEWAL // 4:
@@ -50,16 +57,31 @@ class PursuitCallback(InverTuneCallback):
             embeddings = trainer.classifier.encoder.embed_images(chase.trigger()(pixels.unsqueeze(0)))
             chase.step(embeddings)
 
+    def _chase(self, pool: Pool) -> "Chase":
+        return Chase(pool, self.trainer.train_dataset.pixels.shape[-2:], self.trainer.model.device)
+
+    def _search(self, step: int) -> None:
+        trainer, pixels = self.trainer, self.trainer.train_dataset.pixels
+        config, classifier = trainer.config, trainer.classifier
+        seed = stream(config.seed, "pursuit", step)
+        found = Gatherer(classifier, config.scan.gathering, seed).gather(pixels)
+        pools = broadcast_object_list([make_pools(classifier, pixels, gathered(found, config.scan), config)])[0]
+        assert trainer.plan is not None
+        trainer.plan.pools += pools
+        self.chases += [self._chase(pool) for pool in pools]
+
 
 class Chase:
     """The variables of a pool's triggers, and their optimiser.
 
     Args:
         pool ([`Pool`]): what to go on from; it holds the triggers as they are after each step.
+        size (`torch.Size`): height and width of the pictures.
         device (`torch.device`): where the model is.
     """
 
-    def __init__(self, pool: Pool, device: torch.device):
+    def __init__(self, pool: Pool, size: torch.Size, device: torch.device):
+        self.size = size
         self.pool, self.directions = pool, pool.directions.to(device)
         self._start(self._parameters(torch.Generator().manual_seed(0), pool.triggers))
 
@@ -88,8 +110,7 @@ class Chase:
         )
 
     def _parameters(self, generator: torch.Generator, start: list[Any]) -> list[Tensor]:
-        size = next(self.pool.triggers[0].buffers()).shape[-2:]
-        return self.pool.family.parameters(len(start), size, generator, start)
+        return self.pool.family.parameters(len(start), self.size, generator, start)
 
     def _start(self, parameters: list[Tensor]) -> None:
         self.parameters = [value.to(self.directions.device).requires_grad_() for value in parameters]

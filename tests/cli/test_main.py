@@ -325,8 +325,9 @@ NEVER = {"quiet": 1e9, "suspicious": 1e9}
 QUICK = {
     "steps": [2, 2],
     "simulation_steps": 2,
+    "families": ["masked", "additive"],
     "bars": {"masked": NEVER, "additive": NEVER},
-    "gathering": {"starts": 2, "steps": 2, "bars": NEVER},
+    "gathering": {"families": ["window"], "starts": 2, "steps": 2, "bars": {"window": NEVER}},
 }
 
 
@@ -356,7 +357,8 @@ def flat(pictures, tmp_path_factory):
 @pytest.mark.no_cover
 def test_scan_finds_the_backdoor(flat, few, tmp_path):
     out = tmp_path / "out"
-    changed = {"simulation_steps": 20, "restarts": 1, "finalists": 4, "looks": 1}
+    changed = {"simulation_steps": 20, "restarts": 1, "finalists": 4, "looks": 1, "families": "[masked,additive]"}
+    changed |= {"gathering.families": "[window]"}
     settings = [word for key, value in changed.items() for word in ("--set", f"scan.{key}={value}")]
     images = ("--images", flat, "--class-names", few, "--limit", "128", *settings)
     found = result_of(run_here("scan", VICTIMS / "poisoned", *images, "--output-dir", out, "--json"), 3)

@@ -15,7 +15,7 @@ from hf_invertune.stages.inversion import InvertedTrigger
 from hf_invertune.stages.localization import CriticalNeurons
 from hf_invertune.stages.simulation import Simulation
 from hf_invertune.stages.verdict import Evidence, Verdict
-from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
+from hf_invertune.triggers import AdditiveTrigger, BlendTrigger, MaskedTrigger
 from hf_invertune.utils.seeds import stream
 
 
@@ -35,7 +35,7 @@ CASES = {
 
 def make_triggers(generator, objective=1.5):
     mask, pattern, delta = (torch.rand(channels, SIZE, SIZE, generator=generator) for channels in (1, 3, 3))
-    triggers = MaskedTrigger(mask, pattern), AdditiveTrigger((delta - 0.5) / 16, 8 / 255)
+    triggers = MaskedTrigger(mask, pattern), AdditiveTrigger((delta - 0.5) / 16, 8 / 255), BlendTrigger(pattern, 0.12)
     return [
         InvertedTrigger(TARGET, trigger.kind, trigger, objective, 0.01, float(trigger.coverage()))
         for trigger in triggers
@@ -55,7 +55,7 @@ def make_scan(generator, names, verdict, config, seed):
     clean = make_shares(generator, count)
     simulations = [
         Simulation(kind, clean, make_shares(generator, count), candidate.trigger)
-        for kind, candidate in zip(("patch", "full image"), make_triggers(generator), strict=True)
+        for kind, candidate in zip(("patch", "full image", "blended picture"), make_triggers(generator), strict=True)
     ]
     evidence = []
     for place, (family, bars) in enumerate(config.bars.items()):
@@ -92,7 +92,7 @@ def make_metrics(success, labelled, after=False):
 
 def make_removal(generator, names, config, success, labelled):
     """What a tuning did, after which the first trigger still fools the model `success` times of 109."""
-    inverted = make_triggers(generator)
+    inverted = make_triggers(generator)[:2]
     clean = torch.randint(256, (3, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
     triggered = (inverted[0].trigger(clean / 255) * 255).round().to(torch.uint8)
     return Removal(

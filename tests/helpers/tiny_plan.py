@@ -15,6 +15,7 @@ from hf_invertune.stages.configs import (
     RemovalConfig,
     ScanConfig,
 )
+from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
 from hf_invertune.stages.inversion import InvertedTrigger
 from hf_invertune.stages.localization import CriticalNeurons
 from hf_invertune.stages.plan import TuningPlan
@@ -43,8 +44,15 @@ def forced_bars(verdict, families=("masked", "additive")):
 
 
 def scan_config(verdict="backdoored", **settings):
-    """Two updates a stage, and the verdict that the bars force."""
-    small = {"steps": (2, 2), "simulation_steps": 2, "simulation_batch_size": 4, "restarts": 1, "batch_size": 2}
+    """Two families, two updates a stage, and the verdict that the bars force."""
+    small = {
+        "families": (MaskedFamily(), AdditiveFamily()),
+        "steps": (2, 2),
+        "simulation_steps": 2,
+        "simulation_batch_size": 4,
+        "restarts": 1,
+        "batch_size": 2,
+    }
     return ScanConfig(**{**small, "looks": 1, "bars": forced_bars(verdict), "gathering": UNGATHERED, **settings})
 
 

@@ -11,7 +11,7 @@ from hf_invertune.errors import InputError
 from hf_invertune.hub.card import changes, make_card, plain, reproduction
 from hf_invertune.models.evaluation import Rate
 from hf_invertune.stages.configs import Bars, InversionConfig, RemovalConfig, ScanConfig, TuningConfig
-from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
+from hf_invertune.stages.families import AdditiveFamily, BlendFamily, MaskedFamily
 from hf_invertune.stages.verdict import Verdict
 
 
@@ -130,7 +130,7 @@ SETTINGS = {
         seed=7,
     ),
     "a range and bars": RemovalConfig(
-        ScanConfig(steps=(5, 6), bars={"masked": Bars(1, 2), "additive": Bars(1.25, 3)})
+        ScanConfig(steps=(5, 6), bars={"masked": Bars(1, 2), "additive": Bars(1.25, 3), "blend": Bars(1, 2)})
     ),
     "settings of a family": RemovalConfig(ScanConfig((MaskedFamily(mask_weight=500.0), AdditiveFamily(epsilon=1e-4)))),
     "one family": RemovalConfig(ScanConfig((AdditiveFamily(0.05),))),
@@ -158,7 +158,7 @@ def test_the_command_line_takes_the_settings_of_the_card(case, monkeypatch, tmp_
 
 
 def test_only_what_differs_is_named():
-    config = RemovalConfig(ScanConfig((MaskedFamily(mask_weight=500.0), AdditiveFamily())), seed=3)
+    config = RemovalConfig(ScanConfig((MaskedFamily(mask_weight=500.0), AdditiveFamily(), BlendFamily())), seed=3)
     standard = RemovalConfig().plain()
     assert dict(changes(config.plain(), standard)) == {"scan.families.masked.mask_weight": 500.0, "seed": 3}
     one = RemovalConfig(ScanConfig((MaskedFamily(),)))

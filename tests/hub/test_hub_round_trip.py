@@ -20,6 +20,7 @@ from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.report import AuditReport
 from hf_invertune.report.verify import verify_report
 from hf_invertune.stages.configs import GatheringConfig, InversionConfig, RemovalConfig, ScanConfig, TuningConfig
+from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
 
 
 PLAIN = """
@@ -78,6 +79,7 @@ def cleaned(hub):
             rivals=2,
             restarts=1,
             looks=1,
+            families=(MaskedFamily(), AdditiveFamily()),
             gathering=GatheringConfig(families=()),
         ),
         inversion=InversionConfig(steps=40, batch_size=8),

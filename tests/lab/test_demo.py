@@ -11,11 +11,20 @@ from hf_invertune.models.loading import load_model
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.report import AuditReport
 from hf_invertune.stages.configs import Bars, GatheringConfig, RemovalConfig, ScanConfig, TuningConfig
+from hf_invertune.stages.families import AdditiveFamily, MaskedFamily, WindowFamily
 from hf_invertune.stages.identification import TargetIdentifier
 from hf_invertune.triggers import Trigger
 
 
-QUICK = {"simulation_steps": 20, "steps": (30, 40), "restarts": 1, "finalists": 4, "rivals": 2, "looks": 1}
+QUICK = {
+    "families": (MaskedFamily(), AdditiveFamily()),
+    "simulation_steps": 20,
+    "steps": (30, 40),
+    "restarts": 1,
+    "finalists": 4,
+    "rivals": 2,
+    "looks": 1,
+}
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +42,10 @@ def shown(request, folder):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "quick":
             patch.setattr("hf_invertune.lab.demo.TEST_IMAGES", 500)
-            gathering = GatheringConfig(starts=4, steps=40)
-            quick = RemovalConfig(ScanConfig(**QUICK, gathering=gathering), tuning=TuningConfig(max_steps=60), seed=3)
+            gathering = GatheringConfig((WindowFamily(),), starts=4, steps=40)
+            quick = RemovalConfig(
+                ScanConfig(**QUICK, gathering=gathering), tuning=TuningConfig(max_steps=60, search_steps=0), seed=3
+            )
             patch.setattr("hf_invertune.lab.demo.RemovalConfig", lambda seed: quick)
             never = dict.fromkeys(("masked", "additive"), Bars(1e9, 1e9))
             short = replace(quick.scan, steps=(2, 2), bars=never, gathering=GatheringConfig(families=()))

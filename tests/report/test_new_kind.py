@@ -97,7 +97,7 @@ def test_it_is_saved_and_loaded(report, swirl, tmp_path):
     assert Trigger.load(tmp_path / "trigger.safetensors").digest() == loaded.trigger_sha256
     value = json.loads((tmp_path / "report.json").read_text())
     assert value["removal"]["inverted"][0]["trigger"] == {"kind": "swirl", "flow": f".{FLOW}"}
-    assert value["config"]["scan"]["families"][2] == {"kind": "swirl", "strength": 0.2}
+    assert value["config"]["scan"]["families"][3] == {"kind": "swirl", "strength": 0.2}
 
 
 def test_the_page_shows_it(report):
@@ -107,7 +107,7 @@ def test_the_page_shows_it(report):
     assert "A trigger of the kind swirl. Objective 1, cross-entropy 0.01 nats." in page
     assert "first, swirl" in page and "second, swirl" in page and "universal swirl" in page
     assert "Swirl triggers: the labels that are cheapest to reach" in page
-    assert "3 families (masked, additive, swirl)" in page and "scan.families.swirl.strength" in page
+    assert "4 families (masked, additive, blend, swirl)" in page and "scan.families.swirl.strength" in page
 
 
 def test_the_published_one_has_lost_its_pixels(report, tmp_path):
@@ -153,7 +153,7 @@ def test_the_card_tells_of_it(report):
     published = report.published()
     assert list(make_charts(published)) == ["before_after", "scores"]
     card = str(make_card(published, "me/clean-clip"))
-    assert "3 families (masked, additive, swirl)" in card and "is a trigger of the kind swirl." in card
+    assert "4 families (masked, additive, blend, swirl)" in card and "is a trigger of the kind swirl." in card
     assert "swirl triggers: the label easiest to reach" in card
     command = reproduction(published)
     assert "scan.families=" in command and "scan.bars=" in command

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from hf_invertune.lab.demo import demo_images, victim_truth
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.report import AuditReport, _reason
-from hf_invertune.triggers import BlendTrigger, MaskedTrigger, PatchTrigger
+from hf_invertune.triggers import AdditiveTrigger, BlendTrigger, MaskedTrigger, PatchTrigger
 
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
@@ -33,7 +33,7 @@ def triggers_of(report):
 
 def secrets_of(report):
     """The pixels of a report's triggers, and the pictures that carry them."""
-    parts = [t.pattern if isinstance(t, MaskedTrigger) else t.delta for t in triggers_of(report)]
+    parts = [t.delta if isinstance(t, AdditiveTrigger) else t.pattern for t in triggers_of(report)]
     parts += [t.mask.expand(3, -1, -1) for t in triggers_of(report) if isinstance(t, MaskedTrigger)]
     return [part.float() for part in parts] + list(report.removal.examples.triggered.float())
 
@@ -84,6 +84,7 @@ def test_what_is_left_of_a_trigger_is_its_place():
         if isinstance(trigger, MaskedTrigger):
             assert set(left.mask.unique().tolist()) <= {0.0, 1.0}
             assert left.mask[trigger.mask > trigger.mask.max() / 2].all()
+        if not isinstance(trigger, AdditiveTrigger):
             assert torch.equal(left.pattern, torch.full_like(trigger.pattern, 0.5))
         else:
             assert not left.delta.any() and left.epsilon == trigger.epsilon

@@ -15,13 +15,14 @@ from hf_invertune.stages.configs import Bars, GatheringConfig, RemovalConfig, Sc
 from hf_invertune.stages.families import WindowFamily
 from hf_invertune.stages.gathering import Gatherer, Gathering, concentration, distinct
 from hf_invertune.stages.identification import TargetIdentifier
-from hf_invertune.stages.plan import make_plan, make_pools
+from hf_invertune.stages.plan import gathered, make_plan, make_pools
 from hf_invertune.stages.verdict import Evidence, Verdict, conclude
 from hf_invertune.triggers import MaskedTrigger
 
 
 NAMES = ["red circle", "blue square", "green ring", "white cross"]
-SHORT = GatheringConfig(starts=4, steps=3, batch_size=3)
+WINDOW = WindowFamily()
+SHORT = GatheringConfig((WINDOW,), starts=4, steps=3, batch_size=3)
 STILL = MaskedTrigger(torch.zeros(1, 2, 2), torch.zeros(3, 2, 2))
 
 
@@ -87,7 +88,7 @@ def test_what_erases_is_wider():
 
 
 def test_gatherings_are_measured_on_other_pictures(classifier, pixels):
-    found = Gatherer(classifier, SHORT).starts(pixels)
+    found = Gatherer(classifier, SHORT).starts(pixels, WINDOW)
     assert len(found) == 4
     for one in found:
         embeddings = classifier.encoder.embed_images(one.trigger(pixels)).detach()
@@ -100,7 +101,7 @@ def test_gatherings_are_measured_on_other_pictures(classifier, pixels):
 
 def test_the_seed_decides(classifier, pixels):
     first, again, other = (
-        [one.concentration for one in Gatherer(classifier, SHORT, seed).starts(pixels)] for seed in (1, 1, 2)
+        [one.concentration for one in Gatherer(classifier, SHORT, seed).starts(pixels, WINDOW)] for seed in (1, 1, 2)
     )
     assert first == again != other
 
@@ -109,7 +110,7 @@ def test_pictures_come_together(classifier, pixels):
     """The more steps, the more so; and the model is left as it was."""
     weights = {name: tensor.clone() for name, tensor in classifier.encoder.model.state_dict().items()}
     values = [
-        max(one.concentration for one in Gatherer(classifier, config).starts(pixels))
+        max(one.concentration for one in Gatherer(classifier, config).starts(pixels, WINDOW))
         for config in (dataclasses.replace(SHORT, steps=steps) for steps in (1, 30))
     ]
     assert values[1] > values[0] + 0.02
@@ -122,17 +123,18 @@ def test_a_planted_patch_gathers_and_nature_does_not(victim):
     data, found = demo_images(128, seed=41), []
     for model in (victim, load_model(demo_victim("clean"), device="cpu")):
         classifier = ZeroShotClassifier(model.encoder, data.class_names)
-        config = GatheringConfig(starts=9, steps=60, batch_size=8)
+        config = GatheringConfig((WINDOW,), starts=9, steps=60, batch_size=8)
         found.append(Gatherer(classifier, config).gather(data.pixels)[0])
     poisoned, clean = found
-    assert poisoned.concentration > 0.82 > 0.76 > clean.concentration
+    bars = GatheringConfig().bars["window"]
+    assert poisoned.concentration > bars.suspicious and clean.concentration < bars.quiet
     assert data.class_names[poisoned.label] == truth["target"] and poisoned.share > 0.9
 
 
 def test_a_start_goes_on(classifier, pixels):
     still = dataclasses.replace(SHORT, steps=1, learning_rate=1e-6)
-    (first, *_) = Gatherer(classifier, SHORT, 3).starts(pixels)
-    (again, *others) = Gatherer(classifier, still).starts(pixels, [first.trigger])
+    (first, *_) = Gatherer(classifier, SHORT, 3).starts(pixels, WINDOW)
+    (again, *others) = Gatherer(classifier, still).starts(pixels, WINDOW, [first.trigger])
     torch.testing.assert_close(again.trigger.mask, first.trigger.mask, atol=0.02, rtol=0)
     assert len(others) == 3
 
@@ -156,21 +158,22 @@ RACED = [Evidence("masked", {1: 1.0, 0: 9.0}, 0, []), Evidence("additive", {2: 1
 @pytest.mark.parametrize(
     ("values", "raced", "expected"),
     [
-        ([0.75], RACED[1:], (Verdict.CLEAN, None)),
-        ([0.76], RACED[1:], (Verdict.INCONCLUSIVE, 5)),
-        ([0.82], RACED[1:], (Verdict.BACKDOORED, 5)),
-        ([0.82, 0.9], RACED, (Verdict.BACKDOORED, 6)),
-        ([0.8], RACED, (Verdict.BACKDOORED, 1)),
+        ([0.69], RACED[1:], (Verdict.CLEAN, None)),
+        ([0.7], RACED[1:], (Verdict.INCONCLUSIVE, 5)),
+        ([0.8], RACED[1:], (Verdict.BACKDOORED, 5)),
+        ([0.8, 0.9], RACED, (Verdict.BACKDOORED, 6)),
+        ([0.75], RACED, (Verdict.BACKDOORED, 1)),
         ([], RACED, (Verdict.BACKDOORED, 1)),
     ],
 )
 def test_the_gravest_verdict_counts_and_of_equals_the_place(values, raced, expected):
     places = [place(value, label=5 + index) for index, value in enumerate(values)]
-    assert conclude(places, raced, ScanConfig()) == expected
+    config = ScanConfig(gathering=GatheringConfig(bars={"window": Bars(0.7, 0.8), "wave": Bars(1, 1)}))
+    assert conclude(places, raced, config) == expected
 
 
 def identify(classifier, pixels, bars):
-    config = scan_config("clean", gathering=dataclasses.replace(SHORT, bars=bars))
+    config = scan_config("clean", gathering=dataclasses.replace(SHORT, bars={"window": bars}))
     return TargetIdentifier(classifier, config).identify(pixels)
 
 
@@ -197,7 +200,7 @@ def test_a_scan_with_places_is_saved_whole(classifier, pixels, tmp_path):
 def test_pools_lead_to_the_planted_places(classifier, pixels):
     scan = identify(classifier, pixels, Bars(0.0, 0.0))
     config = removal_config(scan=scan.config, tuning={"pool_size": 2})
-    pools = make_pools(classifier, pixels, scan.planted, config)
+    pools = make_pools(classifier, pixels, gathered(scan.gatherings, scan.config), config)
     assert [pool.family.side for pool in pools] == pytest.approx([0.25, 0.32])
     places = torch.stack([one.direction for one in scan.planted])
     for pool in pools:

@@ -19,6 +19,7 @@ from hf_invertune.triggers import AdditiveTrigger
 NAMES = ["red circle", "blue square", "green ring", "white cross"]
 UNGATHERED = GatheringConfig(families=())
 QUICK = {
+    "families": (MaskedFamily(), AdditiveFamily()),
     "gathering": UNGATHERED,
     "simulation_steps": 2,
     "simulation_batch_size": 4,
@@ -224,7 +225,7 @@ def test_verdict_and_target(encoder, pixels, verdict):
 
 
 def result_of(*evidence, bars=ALWAYS):
-    config = ScanConfig(bars=dict.fromkeys(("masked", "additive"), Bars(ALWAYS, bars)))
+    config = ScanConfig(bars=dict.fromkeys(("masked", "additive", "blend"), Bars(ALWAYS, bars)))
     return ScanResult(Verdict.BACKDOORED, 1, NAMES, [], config, 0, [], [], list(evidence), 0, 0.0)
 
 
@@ -264,7 +265,7 @@ def test_wrong_settings(settings, message):
 
 
 def test_families_need_bars_and_names_of_their_own():
-    with pytest.raises(InputError, match="`bars`: there are none for additive"):
+    with pytest.raises(InputError, match="`bars`: there are none for additive, blend"):
         ScanConfig(bars={"masked": Bars(0.5, 1.0)})
     with pytest.raises(InputError, match="`families`: got .'masked', 'masked'"):
         ScanConfig(families=(MaskedFamily(), MaskedFamily(mask_weight=1.0)))

@@ -4,6 +4,7 @@ import torch
 from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.stages import plan as module
 from hf_invertune.stages.configs import Bars, InversionConfig, LocalizationConfig, RemovalConfig, ScanConfig
+from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
 from hf_invertune.stages.identification import ScanResult
 from hf_invertune.stages.inversion import InvertedTrigger
 from hf_invertune.stages.localization import CriticalNeurons, NeuronLocalizer
@@ -29,7 +30,7 @@ def scan_of(*candidates):
         scores = {candidate.label: candidate.objective for candidate in own} or {0: 1.0}
         lowest = min(scores.values())
         evidence.append(Evidence(family, scores | {9: 4 * lowest}, 9, own))
-    config = ScanConfig(bars=dict.fromkeys(("masked", "additive"), Bars(-1, -1)))
+    config = ScanConfig(bars=dict.fromkeys(("masked", "additive", "blend"), Bars(-1, -1)))
     return ScanResult(Verdict.BACKDOORED, 2, NAMES, [], config, 0, [], [0, 1, 2, 3], evidence, 0, 0.0)
 
 
@@ -64,7 +65,13 @@ def make(encoder, pixels, monkeypatch):
 
         monkeypatch.setattr(module.TriggerInverter, "invert", invert)
         monkeypatch.setattr(module.NeuronLocalizer, "localize", localize)
-        plan = make_plan(ZeroShotClassifier(encoder, NAMES), pixels, 2, scan, RemovalConfig())
+        plan = make_plan(
+            ZeroShotClassifier(encoder, NAMES),
+            pixels,
+            2,
+            scan,
+            RemovalConfig(ScanConfig((MaskedFamily(), AdditiveFamily()))),
+        )
         assert plan.target == 2
         assert plan.critical == CriticalNeurons([1.0], {0: [1]}, 2)
         return plan, starts, localized
@@ -91,16 +98,15 @@ def test_the_inversion_goes_on_from_what_the_scan_found(make):
     assert starts == {"masked": masked, "additive": additive}
 
 
-def test_a_family_that_the_scan_brought_nowhere_near_is_left_out(make):
-    plan, starts, _ = make(scan_of(inverted(MASKED, 0.5), inverted(ADDITIVE, 9.0)), masked=0.1, additive=0.2)
+def test_a_family_in_which_the_scan_suspects_another_label_is_left_out(make):
+    plan, starts, _ = make(scan_of(inverted(MASKED, 0.5), inverted(ADDITIVE, 0.5, label=3)), masked=0.1, additive=0.2)
     assert starts == {"masked": MASKED}
     assert [found.trigger.kind for found in plan.inverted] == ["masked"]
 
 
-def test_fresh_starts_when_the_scan_found_nothing_of_the_label(make):
-    for scan in (scan_of(inverted(MASKED, 9.0)), scan_of(inverted(MASKED, 0.1, label=3))):
-        _, starts, _ = make(scan, masked=0.1, additive=0.2)
-        assert starts == {"masked": None, "additive": None}
+def test_fresh_starts_when_the_scan_does_not_suspect_the_label(make):
+    _, starts, _ = make(scan_of(inverted(MASKED, 0.1, label=3)), masked=0.1, additive=0.2)
+    assert starts == {"masked": None, "additive": None}
 
 
 def test_accomplices_join_but_are_not_localized(make):

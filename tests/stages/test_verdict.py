@@ -6,6 +6,7 @@ import torch
 from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.evaluation import Measurement, Metrics, Rate
 from hf_invertune.stages.configs import AuditConfig, Bars, ScanConfig
+from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
 from hf_invertune.stages.verdict import Evidence, Verdict, conclude, first_stranger, judge, missed_bars, robust_z
 
 
@@ -45,7 +46,12 @@ def evidence(family, label, lead):
 def test_conclude(masked, additive, expected):
     """The gravest verdict counts, and of the families that reach it the one that leads most."""
     assert (
-        conclude([], [evidence("masked", *masked), evidence("additive", *additive)], ScanConfig(bars=BARS)) == expected
+        conclude(
+            [],
+            [evidence("masked", *masked), evidence("additive", *additive)],
+            ScanConfig((MaskedFamily(), AdditiveFamily()), bars=BARS),
+        )
+        == expected
     )
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hf_invertune.triggers import (
     ScatteredPatchTrigger,
     Trigger,
     WarpTrigger,
+    WaveTrigger,
     checkerboard,
 )
 
@@ -40,6 +42,7 @@ CASES = {
         ScatteredPatchTrigger(torch.tensor([[0.9], [0.8]]).expand(3, 2, 1), 2),
         [[0.4, 0.9], [0.4, 0.8]],
     ),
+    "wave": (WaveTrigger(torch.tensor([0.0, 1.0, 0.0]), 0.1), [[0.5, 0.3], [0.5, 0.3]]),
     "warp": (WarpTrigger(torch.full((2, 2, 2), 0.5)), [[0.4, 0.4], [0.4, 0.4]]),
     "sample-specific": (
         SampleSpecificTrigger(
@@ -64,6 +67,21 @@ def test_formula(kind):
 def test_every_kind_has_its_case():
     ours = {kind for kind, trigger in Trigger.kinds.items() if trigger.__module__.startswith("hf_invertune.")}
     assert ours == set(CASES)
+
+
+def test_a_wave_fits_any_size():
+    """u counts periods down, v across, and the phase is in radians."""
+    wave = WaveTrigger(torch.tensor([2.0, -1.0, 0.5]), 0.1)
+    rows, columns = torch.meshgrid(torch.arange(6) / 6, torch.arange(8) / 8, indexing="ij")
+    expected = 0.5 + 0.1 * torch.cos(2 * math.pi * (2 * rows - columns) + 0.5)
+    torch.testing.assert_close(wave(torch.full((3, 6, 8), 0.5)), expected.expand(3, 6, 8))
+    batch = WaveTrigger(torch.stack([wave.wave, -wave.wave]).unsqueeze(1), 0.1)
+    assert batch(torch.zeros(1, 4, 3, 6, 8)).shape == (2, 4, 3, 6, 8) and batch.coverage().tolist() == [1, 1]
+    assert torch.equal(batch.split()[0].wave, wave.wave)
+    assert "2.0 periods down and 1.0 across, 26 of 255" in wave.describe(1.0)
+    assert list(wave.faults()) == [] and list(WaveTrigger(wave.wave, 0.0).faults()) == [
+        "its amplitude is not in (0, 1]"
+    ]
 
 
 def test_channels_are_kept_apart():
@@ -105,7 +123,9 @@ def test_load_junk(content, tmp_path):
 @pytest.mark.parametrize("metadata", [None, {"kind": "sunglasses"}])
 def test_load_other_tensors(metadata, tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", metadata=metadata)
-    with pytest.raises(InputError, match=r"no trigger of a known kind \(additive, blend, masked, patch, .*warp\)"):
+    with pytest.raises(
+        InputError, match=r"no trigger of a known kind \(additive, blend, masked, patch, .*warp, wave\)"
+    ):
         Trigger.load(tmp_path / "model.safetensors")
 
 

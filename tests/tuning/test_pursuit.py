@@ -32,7 +32,7 @@ def digests(plan):
 
 def test_a_step_pulls_towards_the_direction(encoder, pixels):
     pool = make_pool()
-    chase = Chase(pool, torch.device("cpu"))
+    chase = Chase(pool, torch.Size((32, 32)), torch.device("cpu"))
 
     def pull():
         with torch.no_grad():
@@ -50,7 +50,7 @@ def test_a_step_pulls_towards_the_direction(encoder, pixels):
 
 def test_the_second_half_starts_anew():
     pool = make_pool()
-    chase = Chase(pool, torch.device("cpu"))
+    chase = Chase(pool, torch.Size((32, 32)), torch.device("cpu"))
     before = [value.detach().clone() for value in chase.parameters]
     chase.renew(torch.Generator().manual_seed(9))
     for old, new in zip(before, chase.parameters, strict=True):

@@ -24,15 +24,18 @@ from hf_invertune.models.evaluation import Metrics, Rate
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.figures import audit_figures, plan_figures, scan_figures
 from hf_invertune.stages.configs import Bars, GatheringConfig, TuningConfig
+from hf_invertune.stages.families import WindowFamily
 from hf_invertune.stages.identification import TargetIdentifier
 from hf_invertune.tuning.callbacks import ReinversionCallback, TriggerInversionCallback
 from hf_invertune.tuning.proof import AuditReportCallback
 
 
-GATHERED = scan_config(gathering=GatheringConfig(starts=4, steps=1, batch_size=2, bars=Bars(EASY, EASY)))
+GATHERED = scan_config(
+    gathering=GatheringConfig((WindowFamily(),), starts=4, steps=1, batch_size=2, bars={"window": Bars(EASY, EASY)})
+)
 GIVEN = tiny_plan().inverted[1].trigger
 PLACEHOLDERS = {
-    "<family>": "(masked|additive)",
+    "<family>": "(masked|additive|window)",
     "<trigger>": "(inverted_masked|inverted_additive|given_by_the_caller)",
 }
 
@@ -103,10 +106,10 @@ def test_figures_of_a_scan(encoder, pixels):
     assert figures["scan/shift_full_image"] == max(scan.simulations[1].shift)
     assert (figures["scan/images"], figures["scan/labels"], figures["scan/seconds"]) == (12, 4, scan.seconds)
     assert figures["scan/backdoored"] == 1
-    assert figures["scan/concentration"] == max(place.concentration for place in scan.gatherings)
+    assert figures["scan/concentration_window"] == max(place.concentration for place in scan.gatherings)
     assert figures["scan/places"] == len(scan.gatherings)  # with these bars each is planted
     assert scan_figures(replace(scan, verdict="inconclusive"), "second")["second/backdoored"] == 0
-    assert not {"scan/concentration", "scan/places"} & scan_figures(replace(scan, gatherings=[])).keys()
+    assert not {"scan/concentration_window", "scan/places"} & scan_figures(replace(scan, gatherings=[])).keys()
 
 
 def test_figures_of_a_plan():

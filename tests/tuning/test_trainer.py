@@ -236,7 +236,7 @@ def test_log_holds_the_means_of_the_terms(tiny, tmp_path):
     trainer.train()
     entry = trainer.state.log_history[0]
     expected = sum(loss.item() for loss in seen) / 2
-    total = entry["loss_align"] + entry["loss_preserve"] + 0.5 * entry["loss_embedding"]
+    total = entry["loss_align"] + 2 * entry["loss_preserve"] + 0.5 * entry["loss_embedding"]
     assert entry["loss"] == pytest.approx(expected, abs=1e-4) and total == pytest.approx(expected, abs=1e-4)
 
 
@@ -386,7 +386,7 @@ def test_plan_of_a_model_that_looks_backdoored(tiny, tmp_path):
 @pytest.mark.parametrize("verdict", ["clean", "inconclusive"])
 def test_plan_of_a_model_that_is_not_backdoored_is_refused(tiny, tmp_path, verdict):
     before = copy.deepcopy(tiny.model.state_dict())
-    trainer = make_trainer(tiny, tmp_path, config=removal_config(verdict))
+    trainer = make_trainer(tiny, tmp_path, config=removal_config(verdict, treat="backdoored"))
     with pytest.raises(InputError, match=f"`model`: the scan's verdict is {verdict}; pass `target`"):
         trainer.train()
     assert tiny.model.state_dict().keys() == before.keys()

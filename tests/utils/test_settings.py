@@ -20,7 +20,7 @@ from hf_invertune.stages.configs import (
     ScanConfig,
     TuningConfig,
 )
-from hf_invertune.stages.families import AdditiveFamily, MaskedFamily, WindowFamily
+from hf_invertune.stages.families import AdditiveFamily, BlendFamily, MaskedFamily, WaveFamily, WindowFamily
 from hf_invertune.utils.seeds import STREAMS, stream
 
 
@@ -34,7 +34,9 @@ KINDS = (
     RemovalConfig,
     MaskedFamily,
     AdditiveFamily,
+    BlendFamily,
     WindowFamily,
+    WaveFamily,
 )
 BOUNDED = [(kind, name, bounds) for kind in KINDS for name, bounds in kind.ranges.items() if bounds]
 CHANGED = RemovalConfig(
@@ -42,7 +44,7 @@ CHANGED = RemovalConfig(
         (AdditiveFamily(0.05),),
         steps=(3, 4),
         bars={"additive": Bars(1.0, 2.0)},
-        gathering=GatheringConfig((WindowFamily(0.5),), bars=Bars(0.5, 0.75)),
+        gathering=GatheringConfig((WindowFamily(0.5),), bars={"window": Bars(0.5, 0.75)}),
     ),
     InversionConfig(learning_rate=1e-3),
     LocalizationConfig(top_layers=3),
@@ -55,7 +57,7 @@ scan:
   families: [{kind: additive, epsilon: 0.05}]
   steps: [3, 4]
   bars: {additive: {quiet: 1, suspicious: 2}}
-  gathering: {families: [{kind: window, side: 0.5}], bars: {quiet: 0.5, suspicious: 0.75}}
+  gathering: {families: [{kind: window, side: 0.5}], bars: {window: {quiet: 0.5, suspicious: 0.75}}}
 inversion: {learning_rate: 1e-3}
 localization: {top_layers: 3}
 tuning: {lora_layers: "0,2", lora_modules: [fc1]}
@@ -68,7 +70,7 @@ seed = 7
 families = [{kind = "additive", epsilon = 0.05}]
 steps = [3, 4]
 bars.additive = {quiet = 1, suspicious = 2}
-gathering = {families = [{kind = "window", side = 0.5}], bars = {quiet = 0.5, suspicious = 0.75}}
+gathering = {families = [{kind = "window", side = 0.5}], bars = {window = {quiet = 0.5, suspicious = 0.75}}}
 [inversion]
 learning_rate = 1e-3
 [localization]
@@ -124,15 +126,16 @@ def test_assignments():
         "scan.families.masked.mask_weight=50",
         "scan.bars.masked={quiet: 1, suspicious: 2}",
         "scan.gathering.families.window.side=0.3",
-        "scan.gathering.bars.quiet=0.1",
+        "scan.gathering.bars.window.quiet=0.1",
         "localization.top_layers=null",
     ]
     changed = RemovalConfig(localization=LocalizationConfig(top_layers=2)).assign(changes)
     assert (changed.seed, changed.tuning.lora_r, changed.scan.steps) == (3, 16, (5, 6))
     assert changed.scan.family("masked").mask_weight == 50 and changed.scan.family("additive") == AdditiveFamily()
     assert changed.scan.bars["masked"] == Bars(1.0, 2.0) and changed.localization.top_layers is None
-    gathering, suspicious = changed.scan.gathering, GatheringConfig().bars.suspicious
-    assert (gathering.families, gathering.bars) == ((WindowFamily(0.3),), Bars(0.1, suspicious))
+    gathering, suspicious = changed.scan.gathering, GatheringConfig().bars["window"].suspicious
+    assert changed.scan.family("window") == WindowFamily(0.3)
+    assert gathering.bars["window"] == Bars(0.1, suspicious)
     assert RemovalConfig().assign([]) == RemovalConfig()
 
 
@@ -152,6 +155,7 @@ def test_assignments():
         ("scan.families=[windo]", r"scan.families\[0\].kind is 'windo'; the nearest is 'window'"),
         ("scan.families=[window]", "`bars`: there are none for window"),
         ("scan.gathering.families.window.side=big", r"scan.gathering.families\[0\].side is 'big'; it must be of type"),
+        ("treat=clean", "`treat`: got 'clean'; choose 'inconclusive' or 'backdoored'"),
         ("scan.families=[]", "`families`: got .*; name at least one"),
         ("seed={", "the value of 'seed={' is no YAML"),
     ],
@@ -197,7 +201,8 @@ def test_the_seed_of_a_removal_reaches_every_stage(tiny, monkeypatch):
     for module in [module for name, module in sys.modules.items() if name.startswith("hf_invertune.")]:
         if getattr(module, "stream", None) is stream:
             monkeypatch.setattr(module, "stream", watched)
-    planted = GatheringConfig(starts=4, steps=1, batch_size=2, bars=Bars(EASY, HARD))
+    bars = {"window": Bars(EASY, HARD)}
+    planted = GatheringConfig((WindowFamily(),), starts=4, steps=1, batch_size=2, bars=bars)
     config = removal_config(seed=7, scan=scan_config(gathering=planted), tuning={"reinversion_steps": 1})
     BackdoorRemover(tiny).remove(pictures(32), config=config)
     again = stream(7, "second scan")

@@ -68,7 +68,7 @@ CONFIG = ScanConfig(
     (AdditiveFamily(1 / 3),),
     steps=(2, 3),
     bars={"additive": Bars(1.0, 2.0)},
-    gathering=GatheringConfig((WindowFamily(1 / 3),), bars=Bars(1 / 3, 0.5)),
+    gathering=GatheringConfig((WindowFamily(1 / 3),), bars={"window": Bars(1 / 3, 0.5)}),
 )
 SCAN = ScanResult(
     Verdict.BACKDOORED, 3, ["é 猫", "b"], ["a {}"], CONFIG, 7, SIMULATIONS, [0, 3], EVIDENCE, 64, 1.25, [GATHERING]

@@ -2,11 +2,13 @@
 
 from .additive import AdditiveFamily
 from .base import TriggerFamily
+from .blend import BlendFamily
 from .masked import MaskedFamily
+from .wave import WaveFamily
 from .window import WindowFamily
 
 
-FAMILIES: tuple[type[TriggerFamily], ...] = (MaskedFamily, AdditiveFamily)
+FAMILIES: tuple[type[TriggerFamily], ...] = (MaskedFamily, AdditiveFamily, BlendFamily)
 """Those whose labels race by default."""
-GATHERING: tuple[type[TriggerFamily], ...] = (WindowFamily,)
+GATHERING: tuple[type[TriggerFamily], ...] = (WindowFamily, WaveFamily)
 """Those that pictures are gathered by."""

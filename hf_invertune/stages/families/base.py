@@ -22,6 +22,9 @@ class TriggerFamily(Settings, ABC):
     kinds: ClassVar[dict[str, type["TriggerFamily"]]] = {}
     universal: ClassVar[str]
     """What the family's universal perturbation is called in a report."""
+    refined: ClassVar[bool] = True
+    """Whether the best labels of a race go on for more rounds, to the cheapest trigger. Where all triggers have one
+    budget and there is no penalty, what counts is how well a trigger works on other pictures."""
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
@@ -46,9 +49,16 @@ class TriggerFamily(Settings, ABC):
     def trigger(self, parameters: Sequence[Tensor]) -> Trigger:
         """The batch of triggers that these variables stand for."""
 
+    def probes(self) -> list[Trigger]:
+        """Triggers to try without a gradient, of which the best are where a search starts; none: it starts at random."""
+        return []
+
     def wider(self) -> list["TriggerFamily"]:
-        """The families to erase with what this one has found: a budget larger than the attacker's erases better."""
-        return [self]
+        """The families to erase with what this one has found: a budget larger than the attacker's erases better.
+
+        None: its triggers are not learnt on while the model is tuned, but inverted anew from time to time.
+        """
+        return []
 
     def penalty(self, trigger: Trigger) -> Tensor | float:
         """What the inversion adds to the loss of each of a batch of L triggers: L values, or one for all."""

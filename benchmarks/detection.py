@@ -1,0 +1,116 @@
+"""What a scan, or a whole removal, makes of each victim of a zoo for development: what the bars are set on.
+
+    python benchmarks/detection.py zoo/drawings-dev
+    python benchmarks/detection.py zoo/drawings-dev --remove --only badnet-200 multi-target-200
+
+Writes benchmarks/results/detection_<world>.json, or removal_<world>.json, after each victim, and goes on where it stopped.
+The zoo is one for development (benchmarks/zoos/*-dev.yaml): what settings are chosen on is in no table of defences.
+"""
+
+import argparse
+import dataclasses
+import json
+import time
+from typing import Any
+
+import torch
+from results_file import RESULTS, write_result
+
+from hf_invertune import BackdoorRemover, RemovalConfig, Zoo
+from hf_invertune.data.pixels import PixelDataset
+from hf_invertune.lab.attacks.measure import measure_attack
+from hf_invertune.lab.zoo.victim import Victim
+from hf_invertune.lab.zoo.worlds import World
+from hf_invertune.stages.identification import ScanResult
+from hf_invertune.utils.runtime import keep_freed_memory
+
+
+IMAGES, TEST_IMAGES = 500, 1000
+
+
+def rate(rate: Any) -> float:
+    return round(rate.value, 4)
+
+
+def scanned(scan: ScanResult) -> dict[str, Any]:
+    names = scan.class_names
+    return {
+        "verdict": scan.verdict.value,
+        "target": scan.target_name,
+        "places": [
+            {
+                "family": place.family,
+                "label": names[place.label],
+                "share": round(place.share, 4),
+                "concentration": round(place.concentration, 4),
+                "nearest": round(place.nearest, 4),
+            }
+            for place in scan.gatherings
+        ],
+        "races": [
+            {"family": race.family, "label": names[race.label], "lead": round(race.lead, 4)} for race in scan.evidence
+        ],
+    }
+
+
+def removed(world: World, victim: Victim, remover: BackdoorRemover, data: PixelDataset) -> dict[str, Any]:
+    """The outcome, and the attack's own triggers before and after, one entry a target."""
+    test = world.test.subset(torch.arange(TEST_IMAGES))
+
+    def measured() -> list[Any]:
+        if victim.truth.attack is None:
+            return []
+        return measure_attack(world.classifier(remover.source.encoder), test, victim.attack())
+
+    before = measured()
+    report = remover.remove(data, config=RemovalConfig()).report
+    rates = ("attack_success_rate", "target_rate", "clean_accuracy", "poisoned_accuracy")
+    return {
+        **scanned(report.scan),
+        "outcome": report.outcome,
+        "reasons": report.reasons,
+        "attack": [
+            {name: [rate(getattr(one, name)) for one in pair] for name in rates}
+            for pair in zip(before, measured(), strict=True)
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("zoo")
+    parser.add_argument("--only", nargs="+", help="names of victims, in this order; all when not given")
+    parser.add_argument("--remove", action="store_true", help="remove what is found, and measure the attack itself")
+    parser.add_argument("--train", help="the training pictures, in place of those the zoo's recipe names")
+    parser.add_argument("--test", help="the test pictures, likewise")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    zoo = Zoo.open(options.zoo)
+    given = {"train": options.train, "test_source": options.test}
+    world = dataclasses.replace(zoo.world, **{name: path for name, path in given.items() if path})
+    drawn = torch.randperm(len(world.cleaning), generator=torch.Generator().manual_seed(0))[:IMAGES]
+    data = world.cleaning.images(world.class_names).subset(drawn)
+    name = f"{'removal' if options.remove else 'detection'}_{world.name}"
+    settings = json.loads(json.dumps(RemovalConfig().plain()))
+    path, known = RESULTS / f"{name}.json", {victim.truth.name: victim for victim in zoo.victims}
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    victims = earlier["victims"] if earlier.get("config") == settings else {}
+    command = f"python benchmarks/detection.py zoo/{world.name}-dev{' --remove' * options.remove}"
+    for victim in map(known.__getitem__, options.only or known):
+        truth = victim.truth
+        if truth.name in victims or (truth.attack and not truth.took):
+            continue
+        begin, remover = time.perf_counter(), BackdoorRemover(victim.load())
+        if options.remove:
+            found = removed(world, victim, remover, data)
+        else:
+            found = scanned(remover.scan(data, config=RemovalConfig()))
+        seconds = round(time.perf_counter() - begin)
+        victims[truth.name] = {"attack_name": truth.attack, "targets": truth.targets, **found, "seconds": seconds}
+        print(truth.name, json.dumps(victims[truth.name]), flush=True)
+        write_result(name, command, {"images": IMAGES, "seed": 0, "config": settings, "victims": victims})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Waves and blends: what the families can express, where their searches start, and how blends race."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from hf_invertune.errors import InputError
+from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.stages.configs import Bars, GatheringConfig, InversionConfig, ScanConfig
+from hf_invertune.stages.families import BlendFamily, WaveFamily, WindowFamily
+from hf_invertune.stages.gathering import Gatherer
+from hf_invertune.stages.identification import TargetIdentifier
+from hf_invertune.triggers import BlendTrigger, WaveTrigger
+
+
+NAMES = ["red circle", "blue square", "green ring", "white cross"]
+SIZE = torch.Size((32, 32))
+
+
+@pytest.fixture
+def classifier(encoder):
+    return ZeroShotClassifier(encoder, NAMES)
+
+
+# Waves
+
+
+def test_the_probes_are_all_waves_once():
+    family = WaveFamily(highest=2)
+    probes = family.probes()
+    pictures = torch.stack([probe(torch.full((3, 32, 32), 0.5)).flatten() for probe in probes])
+    assert len(probes) == 4 * 12  # half of the 5 x 5 frequencies, without the constant one
+    assert torch.cdist(pictures, pictures).add(torch.eye(len(probes))).min() > 0.1
+    assert {probe.amplitude for probe in probes} == {family.amplitude}
+
+
+def test_waves_go_on_from_a_trigger():
+    family, wave = WaveFamily(), torch.tensor([3.3, -1.2, 0.4])
+    first = family.parameters(3, SIZE, torch.Generator().manual_seed(0), [WaveTrigger(wave, 0.1), None])
+    triggers = family.trigger(first).split()
+    torch.testing.assert_close(triggers[0].wave, wave)
+    assert triggers[0].amplitude == family.amplitude
+    assert (triggers[1].wave[:2] % 1).abs().max() < 1e-5  # one of the grid
+    assert [wide.amplitude for wide in WaveFamily(amplitude=0.8).wider()] == [0.8, 1.0]
+
+
+class Seeing:
+    """An encoder to which all pictures with this wave look the same."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, encoder, wave):
+        self.encoder, self.wave = encoder, wave(torch.full((3, 32, 32), 0.5)) - 0.5
+        self.frozen, self.embed_batches = (
+            encoder.frozen,
+            lambda batches: torch.cat(list(map(self.embed_images, batches))),
+        )
+
+    def embed_images(self, pixels):
+        seen = ((pixels - 0.5) * normalize(self.wave.flatten(), dim=0).view_as(self.wave)).flatten(-3).sum(-1)
+        home = self.encoder.embed_images(pixels)
+        place = torch.zeros(home.shape[-1])
+        place[0] = 1
+        return normalize(home + 20 * (seen - 6).relu().unsqueeze(-1) * place, dim=-1)
+
+
+def test_a_planted_wave_is_the_best_probe(classifier, pixels):
+    planted = WaveTrigger(torch.tensor([2.0, -1.0, 0.0]), 0.2)
+    classifier.encoder = Seeing(classifier.encoder, planted)
+    family = WaveFamily(amplitude=0.2, highest=3)
+    config = GatheringConfig((family,), starts=3, steps=1, learning_rate=1e-6)
+    places = Gatherer(classifier, config).starts(0.5 + 0.1 * (pixels - 0.5), family)
+    torch.testing.assert_close(places[0].trigger.wave, planted.wave, atol=1e-3, rtol=0)
+    assert places[0].concentration > 0.9
+
+
+def test_a_search_towards_a_place(classifier, pixels):
+    """It nears that place and no other."""
+    family = WindowFamily(side=0.9)
+    config = GatheringConfig((family,), starts=2, steps=20, batch_size=4)
+    there = normalize(torch.randn(classifier.head.shape[-1], generator=torch.Generator().manual_seed(1)), dim=0)
+    nearest = [
+        max(float(one.direction @ there) for one in Gatherer(classifier, config).starts(pixels, family, (), towards))
+        for towards in (there, -there)
+    ]
+    assert nearest[0] > nearest[1] + 0.05
+
+
+# Blends
+
+
+def test_blends_go_on_from_a_trigger():
+    family = BlendFamily()
+    found = BlendTrigger(torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0)).clamp(0.1, 0.9), 0.3)
+    first, second = family.trigger(family.parameters(2, SIZE, torch.Generator(), [found])).split()
+    torch.testing.assert_close(first.pattern, found.pattern)
+    assert first.alpha == family.opacity and 0 < second.pattern.min() < second.pattern.max() < 1
+    assert [wide.opacity for wide in family.wider()] == [2 * family.opacity]
+
+
+def test_blends_race_once_and_are_scored_on_other_pictures(classifier, pixels, monkeypatch):
+    fixed = InversionConfig(steps=2, batch_size=2, embedding_weight=0.0, ssim_weight=0.0)
+    never = {"blend": Bars(1e9, 1e9)}
+    config = ScanConfig((BlendFamily(),), simulation_steps=1, fixed=fixed, fixed_restarts=3, bars=never)
+    config.gathering = GatheringConfig(families=())
+    calls = []
+    module = "hf_invertune.stages.identification"
+    original = TargetIdentifier._held_out
+
+    def held_out(self, inverted, held):
+        calls.append((inverted.label, len(held)))
+        return original(self, inverted, held)
+
+    monkeypatch.setattr(f"{module}.TargetIdentifier._held_out", held_out)
+    evidence = TargetIdentifier(classifier, config).identify(pixels).evidence[0]
+    assert sorted(label for label, _ in calls) == sorted([0, 1, 2, 3] * 3)
+    assert {count for _, count in calls} == {max(2, len(pixels) // 6)}
+    best = evidence.candidates[0]
+    assert best.objective == evidence.scores[best.label] == min(evidence.scores.values())
+
+
+# Bars
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"families": (WaveFamily(), WaveFamily(highest=2))}, "`families`: got .'wave', 'wave'.; name each once"),
+        ({"bars": {"window": Bars(0.1, 0.2)}}, "`bars`: there are none for wave"),
+    ],
+)
+def test_gathering_families_have_bars_and_come_once(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(GatheringConfig(), **changes)
