@@ -60,6 +60,7 @@ class GatheringConfig(Settings):
         factory=lambda: tuple(family() for family in GATHERING),
     )
     starts: int = setting(16, "Independent starts of a family.", least=1)
+    probed: int = setting(4, "Best probes that are learnt on, in a family that has probes.", least=1)
     steps: int = setting(100, "Updates of each.", least=1)
     batch_size: int = setting(12, "Images an update and a start.", least=2)
     learning_rate: float = setting(0.3, "Of Adam, on the unbounded variables of the triggers.", above=0)

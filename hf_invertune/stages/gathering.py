@@ -87,10 +87,11 @@ class Gatherer:
         with encoder.frozen():
             clean = encoder.embed_batches(as_float(chunk) for chunk in pixels.split(256))
             aim = Aim(clean.mean(0), None if towards is None else towards.to(encoder.device))
-            first = [*start, *self._probe(learnt_on, family, aim)][: self.config.starts]
-            random = [None] * (self.config.starts - len(first))
-            learn = halving(self._learn, self.config.batch_size)
-            triggers = learn(learnt_on, family, aim, [*first, *random], generator)
+            best = self._probe(learnt_on, family, aim)[: self.config.probed]
+            count = len(best) or self.config.starts
+            random = [None] * max(0, count - len(start) - len(best))
+            first = [*start, *best, *random][:count]
+            triggers = halving(self._learn, self.config.batch_size)(learnt_on, family, aim, first, generator)
             return [self.measure(trigger, family, held, clean) for trigger in triggers]
 
     @torch.no_grad()

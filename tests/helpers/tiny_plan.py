@@ -37,7 +37,7 @@ def pictures(count=16, labelled=True, seed=3):
     return PixelDataset(pixels, labels if labelled else None, CLASS_NAMES if labelled else None)
 
 
-def forced_bars(verdict, families=("masked", "additive")):
+def forced_bars(verdict, families=("masked", "additive", "blend")):
     """Bars with which every lead means this verdict."""
     suspicious = EASY if verdict == "backdoored" else HARD
     return {family: Bars(HARD if verdict == "clean" else EASY, suspicious) for family in families}
@@ -52,6 +52,8 @@ def scan_config(verdict="backdoored", **settings):
         "simulation_batch_size": 4,
         "restarts": 1,
         "batch_size": 2,
+        "fixed": InversionConfig(steps=2, batch_size=2, embedding_weight=0.0, ssim_weight=0.0),
+        "fixed_restarts": 1,
     }
     return ScanConfig(**{**small, "looks": 1, "bars": forced_bars(verdict), "gathering": UNGATHERED, **settings})
 

@@ -9,10 +9,11 @@ from torch.nn.functional import normalize
 from hf_invertune.errors import InputError
 from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.stages.configs import Bars, GatheringConfig, InversionConfig, ScanConfig
-from hf_invertune.stages.families import BlendFamily, WaveFamily, WindowFamily
-from hf_invertune.stages.gathering import Gatherer
+from hf_invertune.stages.families import AdditiveFamily, BlendFamily, MaskedFamily, WaveFamily, WindowFamily
+from hf_invertune.stages.gathering import Gatherer, apart
 from hf_invertune.stages.identification import TargetIdentifier
-from hf_invertune.triggers import BlendTrigger, WaveTrigger
+from hf_invertune.triggers import BlendTrigger, MaskedTrigger, WaveTrigger
+from hf_invertune.utils.seeds import stream
 
 
 NAMES = ["red circle", "blue square", "green ring", "white cross"]
@@ -46,6 +47,14 @@ def test_waves_go_on_from_a_trigger():
     assert [wide.amplitude for wide in WaveFamily(amplitude=0.8).wider()] == [0.8, 1.0]
 
 
+def test_universal_waves_are_some_of_the_probes():
+    family = WaveFamily(highest=3)
+    first, make = family.perturbations(SIZE, torch.Generator().manual_seed(0))
+    waves = [trigger.wave for trigger in make(first).split()]
+    grid = torch.stack([probe.wave for probe in family.probes()])
+    assert len(waves) == 9 and all((grid - wave).abs().sum(1).min() < 1e-5 for wave in waves)
+
+
 class Seeing:
     """An encoder to which all pictures with this wave look the same."""
 
@@ -76,6 +85,43 @@ def test_a_planted_wave_is_the_best_probe(classifier, pixels):
     assert places[0].concentration > 0.9
 
 
+@pytest.fixture
+def starts(classifier, pixels, monkeypatch):
+    """What a search by these settings learns from."""
+    seen = []
+
+    def learn(self, batch_size, pixels, family, aim, start, generator):
+        seen.extend(start)
+        return []
+
+    def run(family, *given):
+        monkeypatch.setattr(Gatherer, "_learn", learn)
+        Gatherer(classifier, GatheringConfig((family,), starts=3)).starts(pixels, family, *given)
+        return seen
+
+    return run
+
+
+def test_a_search_goes_on_from_what_is_given_and_from_the_best_probes(starts, classifier, pixels):
+    """The best are those that lead where the search shall."""
+    family, given = WaveFamily(highest=1), WaveTrigger(torch.tensor([0.5, 0.5, 0.5]), 0.1)
+    there = normalize(torch.randn(classifier.head.shape[-1], generator=torch.Generator().manual_seed(2)), dim=0)
+    learnt_on, _ = apart(pixels, torch.Generator().manual_seed(stream(0, "gathering")))
+
+    def nearness(probe):
+        return float((classifier.encoder.embed_images(probe(learnt_on)) @ there).mean())
+
+    first, *rest = starts(family, [given], there)
+    best = sorted(family.probes(), key=nearness, reverse=True)
+    assert first is given and len(rest) > 1
+    assert [probe.digest() for probe in rest] == [probe.digest() for probe in best[: len(rest)]]
+
+
+def test_without_probes_a_search_starts_at_random(starts):
+    given = MaskedTrigger(torch.zeros(1, 32, 32), torch.zeros(3, 32, 32))
+    assert starts(WindowFamily(), [given]) == [given, None, None]
+
+
 def test_a_search_towards_a_place(classifier, pixels):
     """It nears that place and no other."""
     family = WindowFamily(side=0.9)
@@ -98,6 +144,21 @@ def test_blends_go_on_from_a_trigger():
     torch.testing.assert_close(first.pattern, found.pattern)
     assert first.alpha == family.opacity and 0 < second.pattern.min() < second.pattern.max() < 1
     assert [wide.opacity for wide in family.wider()] == [2 * family.opacity]
+    assert [wide.opacity for wide in BlendFamily(opacity=0.7).wider()] == [1.0]
+
+
+def test_a_blend_is_a_picture_seen_through_the_images():
+    family = BlendFamily(opacity=0.25)
+    (variables,) = family.parameters(2, SIZE, torch.Generator().manual_seed(0), ())
+    pixels = torch.rand(1, 4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(family.trigger([variables])(pixels), 0.75 * pixels + 0.25 * variables.sigmoid())
+    first, make = family.perturbations(SIZE, torch.Generator().manual_seed(0))
+    assert make(first)(pixels).shape == (1, 4, 3, 32, 32)
+
+
+def test_what_races_for_the_cheapest_trigger_is_not_learnt_on():
+    assert MaskedFamily().refined and AdditiveFamily().refined and not BlendFamily().refined
+    assert MaskedFamily().wider() == AdditiveFamily().wider() == []
 
 
 def test_blends_race_once_and_are_scored_on_other_pictures(classifier, pixels, monkeypatch):

@@ -26,8 +26,8 @@ SHORT = GatheringConfig((WINDOW,), starts=4, steps=3, batch_size=3)
 STILL = MaskedTrigger(torch.zeros(1, 2, 2), torch.zeros(3, 2, 2))
 
 
-def place(value, label=0, direction=(1.0, 0.0)):
-    return Gathering("window", STILL, value, label, 1.0, 0.5, normalize(torch.tensor(direction), dim=0))
+def place(value, label=0, direction=(1.0, 0.0), family="window"):
+    return Gathering(family, STILL, value, label, 1.0, 0.5, normalize(torch.tensor(direction), dim=0))
 
 
 @pytest.fixture
@@ -55,6 +55,40 @@ def test_one_of_each_place():
     """Of two that lead nearly the same way the more concentrated stays."""
     near, far = place(0.9), place(0.8, direction=(0.0, 1.0))
     assert distinct([far, place(0.7, direction=(1.0, 0.1)), near]) == [near, far]
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """What the starts of each family find."""
+    found = {
+        "window": [place(0.4), place(0.6), place(0.5, direction=(0.0, 1.0))],
+        "wave": [place(0.75, family="wave"), place(0.85, label=1, direction=(0.0, 1.0), family="wave")],
+    }
+    monkeypatch.setattr(Gatherer, "starts", lambda self, pixels, family: found[family.kind])
+    return found
+
+
+def test_places_come_family_by_family(found, classifier, pixels):
+    """Two families may find the same place."""
+    window, wave = found["window"], found["wave"]
+    assert Gatherer(classifier).gather(pixels) == [window[1], window[2], wave[1], wave[0]]
+
+
+@pytest.mark.parametrize(
+    ("wave", "kept", "verdict", "target"),
+    [
+        (Bars(0.9, 0.95), [0.6, 0.85], Verdict.CLEAN, None),
+        (Bars(0.8, 0.9), [0.6, 0.85], Verdict.INCONCLUSIVE, 1),
+        (Bars(0.7, 0.8), [0.6, 0.85, 0.75], Verdict.BACKDOORED, 1),
+    ],
+)
+def test_each_family_is_judged_by_its_own_bars(found, classifier, pixels, wave, kept, verdict, target):
+    """A scan keeps the first place of each, and whatever is not clean."""
+    gathering = GatheringConfig(bars={"window": Bars(0.65, 0.7), "wave": wave})
+    scan = TargetIdentifier(classifier, scan_config("clean", gathering=gathering)).identify(pixels)
+    assert [one.concentration for one in scan.gatherings] == kept
+    assert (scan.verdict, scan.target) == (verdict, target)
+    assert all(one.family == "wave" for one in scan.planted)
 
 
 # The window

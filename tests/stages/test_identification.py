@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
@@ -6,8 +7,8 @@ import torch
 from hf_invertune.errors import InputError
 from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.stages import identification
-from hf_invertune.stages.configs import Bars, GatheringConfig, ScanConfig
-from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
+from hf_invertune.stages.configs import Bars, GatheringConfig, InversionConfig, ScanConfig
+from hf_invertune.stages.families import AdditiveFamily, BlendFamily, MaskedFamily, WindowFamily
 from hf_invertune.stages.families.masked import patch_areas
 from hf_invertune.stages.identification import ScanResult, TargetIdentifier, best_of_each_label
 from hf_invertune.stages.inversion import InvertedTrigger
@@ -75,7 +76,7 @@ def race(monkeypatch):
     """Race labels 0 to 3 with inversions whose objectives are given, round by round; the calls made."""
     calls = []
 
-    def run(rounds, **settings):
+    def run(rounds, classifier=Strangers(), **settings):
         def invert(self, pixels, labels, *, start=()):
             objectives = rounds[len(calls)]
             calls.append((self.config.steps, self.config.batch_size, list(labels), list(start)))
@@ -83,8 +84,8 @@ def race(monkeypatch):
 
         monkeypatch.setattr(identification.TriggerInverter, "invert", invert)
         small = {"restarts": 2, "finalists": 2, "steps": (5, 7), "batch_size": 3, "looks": 1}
-        config = ScanConfig(families=(MaskedFamily(),), **{**small, **settings})
-        identifier = TargetIdentifier(Strangers(), config)
+        config = ScanConfig(**{"families": (MaskedFamily(),), **small, **settings})
+        identifier = TargetIdentifier(classifier, config)
         suspect = simulation([0.25] * 4, [0.0, 0.0, 1.0, 0.0])
         return identifier._search(torch.zeros(1), [0, 1, 2, 3], config.families[0], suspect)
 
@@ -149,6 +150,54 @@ def test_the_labels_race_again_while_the_lead_decides_nothing(race):
 def test_the_labels_race_so_often_at_most(race):
     evidence = race([FIRST, [3.0, 2.0], [30.0] * 4] * 2, looks=2, bars=BETWEEN)
     assert (len(race.calls), evidence.lead) == (6, pytest.approx(0.5))
+
+
+# The race at one budget
+
+
+@pytest.fixture
+def blends(race, monkeypatch):
+    """The race of the blends, each as good on other pictures as where it was learnt."""
+    monkeypatch.setattr(TargetIdentifier, "_held_out", lambda self, inverted, pixels: inverted.objective)
+    fixed = InversionConfig(steps=6, batch_size=5)
+    return partial(race, families=(BlendFamily(),), fixed=fixed, fixed_restarts=2)
+
+
+ONCE = [8.0, 7.0, 5.0, 9.0, 8.0, 6.0, 5.5, 9.0]
+
+
+def test_blends_race_in_one_round(blends, race):
+    evidence = blends([ONCE], finalists=3)
+    assert race.calls == [(6, 5, [0, 1, 2, 3, 0, 1, 2, 3], [])]
+    assert evidence.scores == {2: 5.0, 1: 6.0, 0: 8.0, 3: 9.0}
+    assert (evidence.family, evidence.label, evidence.lead) == ("blend", 2, pytest.approx(0.2))
+    assert [(one.label, one.objective) for one in evidence.candidates] == [(2, 5.0), (1, 6.0), (0, 8.0)]
+
+
+def test_blends_race_again_while_the_lead_decides_nothing(blends, race):
+    evidence = blends([ONCE, [9.0, 4.0, *ONCE[2:]], ONCE], looks=3, bars={"blend": Bars(0.1, 0.25)})
+    assert len(race.calls) == 2
+    assert evidence.scores == {1: 4.0, 2: 5.0, 0: 8.0, 3: 9.0}
+    assert evidence.lead == pytest.approx(0.25)
+
+
+class Relatives(Strangers):
+    """The same, but that label 1 is kin of label 2."""
+
+    def __init__(self, kinship):
+        self.cosine = kinship
+
+    def kinship(self, label):
+        return [0.0, self.cosine, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(("kinship", "rival"), [(0.5, 1), (0.9, 0)])
+def test_only_synonyms_are_kin_of_a_blend(blends, kinship, rival):
+    assert blends([ONCE], Relatives(kinship)).rival == rival
+
+
+def test_kin_of_what_is_refined_are_passed_over(race):
+    assert race([FIRST, [2.0, 2.5], [30.0] * 4], Relatives(0.5)).rival == 0
 
 
 # The whole scan
@@ -240,6 +289,24 @@ def test_triggers_of_a_label():
     assert result.triggers(3) == []
 
 
+def test_suspects_are_the_best_of_each_race_that_is_not_clean():
+    first, second, other = candidate(1, 1.0), candidate(1, 2.0), candidate(2, 1.0)
+    evidence = [
+        Evidence("masked", {1: 1.0, 2: 2.0}, 2, [first, second]),  # leads by 1
+        Evidence("additive", {2: 1.0, 1: 1.5}, 1, [other]),  # by a half
+        Evidence("blend", {3: 1.0, 1: 9.0}, 1, []),
+    ]
+
+    def suspects(*bars):
+        scan = result_of(*evidence)
+        scan.config.bars = dict(zip(("masked", "additive", "blend"), bars, strict=True))
+        return scan.suspects
+
+    assert suspects(Bars(0, 0), Bars(0, NEVER), Bars(0, 0)) == [first, other]
+    assert suspects(Bars(0, 0), Bars(0.6, 0.6), Bars(0, 0)) == [first]
+    assert suspects(Bars(2, 2), Bars(2, 2), Bars(0, 0)) == []
+
+
 def test_accomplices():
     """With a lead of 3, what is below twice the lowest score is nearer to it than to that of the first stranger."""
     best, rider, stranger = candidate(1, 1.0), candidate(0, 1.9), candidate(2, 2.1)
@@ -275,3 +342,5 @@ def test_families_need_bars_and_names_of_their_own():
 
 def test_a_family_is_looked_up_by_its_kind():
     assert ScanConfig(families=(AdditiveFamily(epsilon=0.1),)).family("additive").epsilon == 0.1
+    gathering = GatheringConfig(families=(WindowFamily(side=0.3),))
+    assert ScanConfig(gathering=gathering).family("window").side == 0.3

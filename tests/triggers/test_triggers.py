@@ -79,9 +79,19 @@ def test_a_wave_fits_any_size():
     assert batch(torch.zeros(1, 4, 3, 6, 8)).shape == (2, 4, 3, 6, 8) and batch.coverage().tolist() == [1, 1]
     assert torch.equal(batch.split()[0].wave, wave.wave)
     assert "2.0 periods down and 1.0 across, 26 of 255" in wave.describe(1.0)
-    assert list(wave.faults()) == [] and list(WaveTrigger(wave.wave, 0.0).faults()) == [
-        "its amplitude is not in (0, 1]"
-    ]
+
+
+def test_faults_of_a_wave():
+    wave = torch.tensor([2.0, -1.0, 0.5])
+    assert list(WaveTrigger(wave, 1.0).faults()) == []
+    for amplitude in (0.0, 1.1, math.nan):
+        assert list(WaveTrigger(wave, amplitude).faults()) == ["its amplitude is not in (0, 1]"]
+    assert "not finite" in next(WaveTrigger(wave / 0, 0.1).faults())
+
+
+def test_the_outline_of_a_wave_tells_nothing_of_it():
+    left = WaveTrigger(torch.tensor([2.0, -1.0, 0.5]), 0.1).outline()
+    assert not left.wave.any() and left.panels(withheld=True) == {}
 
 
 def test_channels_are_kept_apart():
@@ -149,6 +159,8 @@ def test_load_missing(tmp_path):
         ("blend", {"pattern": torch.zeros(3, 2, 2, dtype=torch.uint8)}, {"alpha": 0.1}, "pattern: torch.uint8"),
         ("additive", {"delta": torch.zeros(3, 2, 2)}, {"epsilon": "a lot"}, "epsilon: got 'a lot'"),
         ("patch", {"patch": torch.zeros(3, 2, 2)}, {"top": 1.5, "left": 2}, "top: got 1.5"),
+        ("wave", {"wave": torch.zeros(1, 3)}, {"amplitude": 0.1}, r"wave: .* shape \[1, 3\], not floats of 3"),
+        ("wave", {"wave": torch.zeros(3)}, {}, "amplitude: missing"),
     ],
 )
 def test_load_damaged(kind, tensors, scalars, message, tmp_path):
@@ -211,9 +223,9 @@ def test_split_of_two_tensors():
     assert [(single.mask.shape, single.pattern.shape) for single in singles] == [((1, 2, 2), (3, 2, 2))] * 2
 
 
-@pytest.mark.parametrize("kind", ["masked", "additive"])
+@pytest.mark.parametrize("kind", ["masked", "additive", "blend", "wave"])
 def test_gradients_reach_what_is_inverted(kind):
-    trigger = CASES[kind][0]
+    trigger = WaveTrigger(torch.tensor([0.3, 0.4, 0.5]), 0.1) if kind == "wave" else CASES[kind][0]
     buffers = {name: tensor.clone().requires_grad_() for name, tensor in trigger.named_buffers()}
     scalars = {name: getattr(trigger, name) for name in trigger.scalars}
     type(trigger)(**buffers, **scalars)(grey(0.5)).sum().backward()

@@ -1,11 +1,13 @@
 """Min-max: gathered triggers are learnt on while the model is tuned."""
 
+import pytest
 import torch
-from tiny_plan import make_trainer, tiny_plan
+from tiny_plan import EASY, HARD, make_trainer, removal_config, scan_config, tiny_plan
 from torch.nn.functional import normalize
 
 from hf_invertune.models.loading import load_model
-from hf_invertune.stages.families import WindowFamily
+from hf_invertune.stages.configs import Bars, GatheringConfig
+from hf_invertune.stages.families import WaveFamily, WindowFamily
 from hf_invertune.stages.plan import Pool, TuningPlan
 from hf_invertune.tuning import pursuit
 from hf_invertune.tuning.pursuit import Chase
@@ -58,6 +60,17 @@ def test_the_second_half_starts_anew():
     assert not torch.equal(chase.parameters[1][2:], before[1][2:])
 
 
+def test_waves_are_chased_too():
+    """Their tensors say nothing of the pictures' size."""
+    family = WaveFamily(highest=3)
+    chase = Chase(Pool(family, family.probes()[:4], torch.eye(4, 16)), torch.Size((32, 32)), torch.device("cpu"))
+    kept = [trigger.wave for trigger in chase.pool.triggers]
+    chase.renew(torch.Generator().manual_seed(9))
+    assert chase.trigger()(torch.zeros(1, 2, 3, 32, 32)).shape == (4, 2, 3, 32, 32)
+    for old, new in zip(kept[:2], chase.trigger().split(), strict=False):
+        torch.testing.assert_close(new.wave, old)
+
+
 def test_triggers_move_with_every_update(tiny, tmp_path):
     plan = plan_with_pool()
     first, seen = digests(plan), []
@@ -71,6 +84,32 @@ def test_triggers_move_with_every_update(tiny, tmp_path):
 def test_a_plan_without_pools_is_tuned_as_ever(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(pursuit, "Chase", None)
     make_trainer(tiny, tmp_path, plan=tiny_plan(), max_steps=1).train()
+
+
+def search(tiny, folder, every, bars):
+    """Tune for three steps, after a plan without pools; the trainer."""
+    gathering = GatheringConfig((WindowFamily(),), starts=2, steps=1, batch_size=2, bars={"window": bars})
+    config = removal_config(scan=scan_config(gathering=gathering))
+    trainer = make_trainer(tiny, folder, plan=tiny_plan(), max_steps=5, search_steps=every, config=config)
+    trainer.train()
+    return trainer
+
+
+def test_places_are_searched_anew(tiny, tmp_path, monkeypatch):
+    """Each time from other random values; what is found is learnt on from then on."""
+    seeds, chased = [], []
+    gather, step = pursuit.Gatherer.gather, Chase.step
+    monkeypatch.setattr(pursuit.Gatherer, "gather", lambda s, pixels: seeds.append(s.seed) or gather(s, pixels))
+    monkeypatch.setattr(Chase, "step", lambda s, embeddings: chased.append(s) or step(s, embeddings))
+    trainer = search(tiny, tmp_path, every=2, bars=Bars(EASY, EASY))
+    assert len(seeds) == 2 and seeds[0] != seeds[1]
+    assert [pool.family.side for pool in trainer.plan.pools] == [wide.side for wide in WindowFamily().wider()] * 2
+    assert [sum(chase.pool is pool for chase in chased) for pool in trainer.plan.pools] == [3, 3, 1, 1]
+
+
+@pytest.mark.parametrize(("every", "bars"), [(0, Bars(EASY, EASY)), (2, Bars(HARD, HARD))])
+def test_no_search_or_nothing_planted_gives_no_pools(tiny, tmp_path, every, bars):
+    assert search(tiny, tmp_path, every, bars).plan.pools == []
 
 
 def test_a_checkpoint_keeps_the_pools(tiny, tmp_path):

@@ -112,6 +112,17 @@ def test_figures_of_a_scan(encoder, pixels):
     assert not {"scan/concentration_window", "scan/places"} & scan_figures(replace(scan, gatherings=[])).keys()
 
 
+def test_a_figure_for_the_most_concentrated_place_of_each_family(encoder, pixels):
+    scan = TargetIdentifier(ZeroShotClassifier(encoder, CLASS_NAMES), GATHERED).identify(pixels)
+    scan.config.gathering.bars["wave"] = Bars(EASY, EASY)
+    first = scan.gatherings[0]
+    values = [("window", 0.9), ("window", 0.8), ("wave", 0.7), ("wave", 0.6)]
+    scan.gatherings = [replace(first, family=family, concentration=value) for family, value in values]
+    figures = scan_figures(scan)
+    assert (figures["scan/concentration_window"], figures["scan/concentration_wave"]) == (0.9, 0.7)
+    assert figures["scan/places"] == 4
+
+
 def test_figures_of_a_plan():
     plan = tiny_plan()
     plan.inverted.insert(1, replace(plan.inverted[0], label=0, objective=1.0))
