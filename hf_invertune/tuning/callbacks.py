@@ -83,7 +83,7 @@ class TriggerInversionCallback(InverTuneCallback):
         target (`str` or `int`, *optional*): the label to invert; identified when not given.
     """
 
-    place = -5
+    place = -6
 
     def __init__(self, target: str | int | None = None):
         self.target = target

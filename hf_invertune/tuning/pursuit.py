@@ -32,7 +32,7 @@ class PursuitCallback(InverTuneCallback):
     with a fresh optimiser.
     """
 
-    place = -4
+    place = -5
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

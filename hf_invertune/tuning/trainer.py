@@ -110,7 +110,8 @@ class InverTuneTrainer(Trainer):
                 raise InputError(
                     "`eval_dataset`: got None with `push_to_hub`; what is pushed is measured on it first."
                 )
-            own.append(AuditReportCallback())
+            if not any(isinstance(callback, ProofCallback) for callback in given):  # one proof is enough
+                own.append(AuditReportCallback())
         own = [callback for callback in own if not any(isinstance(other, type(callback)) for other in given)]
         self.plan = plan
         self.interrupted = False

@@ -148,7 +148,7 @@ def _inside(number: float, bounds: dict[str, float]) -> bool:
 
 def _range(bounds: dict[str, float]) -> str:
     words = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
-    return " and ".join(f"{words[name]} {bound:g}" for name, bound in bounds.items())
+    return " and ".join(f"{words[name]} {bound:.10g}" for name, bound in bounds.items())
 
 
 def plain(value: Any) -> Any:
@@ -218,7 +218,7 @@ def _read(kind: Any, value: Any, path: str, argument: str) -> Any:
     if hasattr(kind, "kinds"):
         value = {"kind": value} if isinstance(value, str) else dict(_mapping(value, path, argument))
         name = value.pop("kind", None)
-        if name not in kind.kinds:
+        if not isinstance(name, str) or name not in kind.kinds:
             known = nearest(str(name), kind.kinds, 1)
             raise InputError(f"`{argument}`: {_join(path, 'kind')} is {name!r}; {known}.")
         kind = kind.kinds[name]

@@ -76,7 +76,7 @@ def race(monkeypatch):
     """Race labels 0 to 3 with inversions whose objectives are given, round by round; the calls made."""
     calls = []
 
-    def run(rounds, classifier=Strangers(), **settings):
+    def run(rounds, classifier=None, **settings):
         def invert(self, pixels, labels, *, start=()):
             objectives = rounds[len(calls)]
             calls.append((self.config.steps, self.config.batch_size, list(labels), list(start)))
@@ -85,7 +85,7 @@ def race(monkeypatch):
         monkeypatch.setattr(identification.TriggerInverter, "invert", invert)
         small = {"restarts": 2, "finalists": 2, "steps": (5, 7), "batch_size": 3, "looks": 1}
         config = ScanConfig(**{"families": (MaskedFamily(),), **small, **settings})
-        identifier = TargetIdentifier(classifier, config)
+        identifier = TargetIdentifier(classifier or Strangers(), config)
         suspect = simulation([0.25] * 4, [0.0, 0.0, 1.0, 0.0])
         return identifier._search(torch.zeros(1), [0, 1, 2, 3], config.families[0], suspect)
 

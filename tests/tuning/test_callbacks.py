@@ -16,7 +16,8 @@ from hf_invertune.tuning.callbacks import (
     ReinversionCallback,
     TriggerInversionCallback,
 )
-from hf_invertune.tuning.proof import AuditReportCallback
+from hf_invertune.tuning.proof import AuditReportCallback, ProofCallback
+from hf_invertune.tuning.pursuit import PursuitCallback
 from hf_invertune.tuning.trainer import last_whole_checkpoint
 from hf_invertune.utils.seeds import stream
 
@@ -235,6 +236,7 @@ def test_given_callback_takes_the_place_of_its_kind(tiny, tmp_path):
         ([], True),
         ([TriggerInversionCallback(1)], True),
         ([InterruptCallback(), ReinversionCallback()], True),
+        ([ReinversionCallback(), PursuitCallback()], True),
         ([AuditReportCallback(), TriggerInversionCallback(1)], True),
         ([AuditReportCallback(), TriggerInversionCallback(1)], False),
     ],
@@ -254,6 +256,12 @@ def test_order_does_not_depend_on_who_made_them(tiny, tmp_path, mine, push):
         "StageFiguresCallback",
     ]
     assert set(mine) <= set(ours)
+
+
+def test_one_proof_is_enough(tiny, tmp_path):
+    proof = ProofCallback()
+    trainer = make_trainer(tiny, tmp_path, eval_dataset=pictures(seed=9), callbacks=[proof], push_to_hub=True)
+    assert [c for c in trainer.callback_handler.callbacks if isinstance(c, ProofCallback)] == [proof]
 
 
 # The audit
