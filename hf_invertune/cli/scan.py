@@ -21,6 +21,7 @@ def scan(
     """Say whether a model is backdoored, and towards which label."""
     with quietly(verbose):
         from ..report.report import AuditReport
+        from ..stages.verdict import CALIBRATION
 
         config = source.settings()
         if output_dir:
@@ -45,6 +46,7 @@ def scan(
         "families": families,
         "class_names": len(result.class_names),
         "images": result.images,
+        "calibration": CALIBRATION,
         "seconds": result.seconds,
         "report": str(output_dir / "audit") if output_dir else None,
     }
@@ -58,5 +60,5 @@ def scan(
         ),
         make_table("The label easiest to reach", ["trigger", "label", "lead", "verdict"], raced),
     ]
-    print_result(value, as_json, *tables[not places :], verdict_line(result.verdict, result.target_name))
+    print_result(value, as_json, *tables[not places :], CALIBRATION, verdict_line(result.verdict, result.target_name))
     raise typer.Exit(ExitCode.of(result.verdict))

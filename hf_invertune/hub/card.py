@@ -18,7 +18,7 @@ from ..report import plots
 from ..report.html import flat
 from ..report.report import AuditReport
 from ..stages.configs import RemovalConfig
-from ..stages.verdict import Verdict
+from ..stages.verdict import CALIBRATION, Verdict
 
 
 TASK = "zero-shot-image-classification"
@@ -186,6 +186,7 @@ def _variables(report: AuditReport, repo_id: str, adapter: bool) -> dict[str, An
         "target": report.target_name,
         "scan_target": report.scan.target_name,
         "class_names": report.scan.class_names,
+        "calibration": CALIBRATION,
         "gatherings": [
             (p.family, report.scan.class_names[p.label], p.concentration, report.scan.judged(p).value)
             for p in report.scan.gatherings

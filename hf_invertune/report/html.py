@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ..models.evaluation import METRICS, Measurement, Rate
 from ..stages.inversion import InvertedTrigger
-from ..stages.verdict import Verdict
+from ..stages.verdict import CALIBRATION, Verdict
 from . import plots
 from .content import ReportContent
 
@@ -58,6 +58,7 @@ def render(report: ReportContent) -> str:
     target = report.target_name
     return environment.get_template("report.html.j2").render(
         report=report,
+        calibration=CALIBRATION,
         target=target,
         headline=headline(report, target),
         summary=f"{FOUND[report.verdict].format(target=_quoted(target))} {DONE[report.outcome]}",

@@ -57,6 +57,8 @@ def _scan(scan: ScanResult) -> Iterator[str]:
         figures = (place.concentration, place.share)
         if place.label not in range(count) or not all(0 <= figure <= 1 + 1e-6 for figure in figures):
             yield f"{place.family}: a gathering has no label, or a concentration or share that is not between 0 and 1"
+        if place.family not in scan.config.gathering.bars:
+            yield f"{place.family}: pictures are gathered by a family that has no bars"
         if place.direction.ndim != 1 or not bool((place.direction.abs() <= 1 + 1e-6).all()):
             yield f"{place.family}: the direction of a gathering is no unit vector"
     for evidence in scan.evidence:

@@ -13,6 +13,10 @@ from .gathering import Gathering
 from .inversion import InvertedTrigger
 
 
+CALIBRATION = "The bars of the verdict were set on small CLIP models, of drawings and of CIFAR-10, and on no others."
+"""What the verdict's error rates are known for."""
+
+
 class Verdict(StrEnum):
     """What a scan concludes. `CLEAN` means that no trigger was found, which is not proof that there is none."""
 
