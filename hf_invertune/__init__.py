@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         ScanConfig,
         TuningConfig,
     )
-    from .stages.families import AdditiveFamily, MaskedFamily, TriggerFamily, WindowFamily
+    from .stages.families import AdditiveFamily, BlendFamily, MaskedFamily, TriggerFamily, WaveFamily, WindowFamily
     from .stages.gathering import Gatherer, Gathering
     from .stages.identification import ScanResult, TargetIdentifier
     from .stages.inversion import InvertedTrigger, TriggerInverter
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         ScatteredPatchTrigger,
         Trigger,
         WarpTrigger,
+        WaveTrigger,
     )
     from .tuning.arguments import InverTuneArguments
     from .tuning.callbacks import (
@@ -85,6 +86,7 @@ __all__ = [
     "BackdoorEvaluationCallback",
     "BackdoorRemover",
     "Bars",
+    "BlendFamily",
     "BlendTrigger",
     "CaptionedPixels",
     "Claim",
@@ -139,6 +141,8 @@ __all__ = [
     "TuningPlan",
     "Verdict",
     "WarpTrigger",
+    "WaveFamily",
+    "WaveTrigger",
     "WindowFamily",
     "ZeroShotClassifier",
     "Zoo",
@@ -223,8 +227,10 @@ _MODULES = {
     ),
     "stages.families": (
         "AdditiveFamily",
+        "BlendFamily",
         "MaskedFamily",
         "TriggerFamily",
+        "WaveFamily",
         "WindowFamily",
     ),
     "stages.gathering": (
@@ -265,6 +271,7 @@ _MODULES = {
         "ScatteredPatchTrigger",
         "Trigger",
         "WarpTrigger",
+        "WaveTrigger",
     ),
     "tuning.arguments": ("InverTuneArguments",),
     "tuning.callbacks": (

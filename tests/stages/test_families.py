@@ -109,7 +109,7 @@ def test_a_search_goes_on_from_what_is_given_and_from_the_best_probes(starts, cl
     learnt_on, _ = apart(pixels, torch.Generator().manual_seed(stream(0, "gathering")))
 
     def nearness(probe):
-        return float((classifier.encoder.embed_images(probe(learnt_on)) @ there).mean())
+        return float((classifier.encoder.embed_images(probe(learnt_on)) @ there).mean().detach())
 
     first, *rest = starts(family, [given], there)
     best = sorted(family.probes(), key=nearness, reverse=True)

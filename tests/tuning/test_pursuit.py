@@ -87,7 +87,7 @@ def test_a_plan_without_pools_is_tuned_as_ever(tiny, tmp_path, monkeypatch):
 
 
 def search(tiny, folder, every, bars):
-    """Tune for three steps, after a plan without pools; the trainer."""
+    """Tune by a plan without pools, for five updates; the trainer."""
     gathering = GatheringConfig((WindowFamily(),), starts=2, steps=1, batch_size=2, bars={"window": bars})
     config = removal_config(scan=scan_config(gathering=gathering))
     trainer = make_trainer(tiny, folder, plan=tiny_plan(), max_steps=5, search_steps=every, config=config)
