@@ -60,13 +60,14 @@ def test_the_second_half_starts_anew():
     assert not torch.equal(chase.parameters[1][2:], before[1][2:])
 
 
-def test_waves_are_chased_too():
-    """Their tensors say nothing of the pictures' size."""
-    family = WaveFamily(highest=3)
-    chase = Chase(Pool(family, family.probes()[:4], torch.eye(4, 16)), torch.Size((32, 32)), torch.device("cpu"))
+def test_waves_are_chased_too(monkeypatch):
+    """Their tensors say nothing of the pictures' size, which the chase tells the family."""
+    sizes, family, parameters = [], WaveFamily(highest=3), WaveFamily.parameters
+    monkeypatch.setattr(WaveFamily, "parameters", lambda s, *given: sizes.append(given[1]) or parameters(s, *given))
+    chase = Chase(Pool(family, family.probes()[:4], torch.eye(4, 16)), torch.Size((32, 24)), torch.device("cpu"))
     kept = [trigger.wave for trigger in chase.pool.triggers]
     chase.renew(torch.Generator().manual_seed(9))
-    assert chase.trigger()(torch.zeros(1, 2, 3, 32, 32)).shape == (4, 2, 3, 32, 32)
+    assert sizes == [(32, 24)] * 2
     for old, new in zip(kept[:2], chase.trigger().split(), strict=False):
         torch.testing.assert_close(new.wave, old)
 
