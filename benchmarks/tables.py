@@ -334,7 +334,7 @@ def detection_of(world: str) -> str:
 
 def removals() -> str:
     """What a whole removal leaves of each attack on the victims for development."""
-    return "\n\n".join(removals_of(world) for world in worlds_of("removal"))
+    return "\n\n".join(removals_of(world) for world in worlds_of("removal")) or "None has been recorded yet."
 
 
 def removals_of(world: str) -> str:

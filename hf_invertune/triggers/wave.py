@@ -45,7 +45,10 @@ class WaveTrigger(Trigger):
 
     def describe(self, coverage: float) -> str:
         u, v, _ = self.wave.tolist()
-        return f"a wave of {abs(u):.1f} periods down and {abs(v):.1f} across, {255 * self.amplitude:.0f} of 255 to either side"
+        height = f"{255 * self.amplitude:.0f} of 255 to either side"
+        if u == v == 0:  # withheld
+            return f"a wave over the whole image, {height}"
+        return f"a wave of {abs(u):.1f} periods down and {abs(v):.1f} across, {height}"
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()

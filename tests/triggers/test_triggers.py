@@ -79,6 +79,7 @@ def test_a_wave_fits_any_size():
     assert batch(torch.zeros(1, 4, 3, 6, 8)).shape == (2, 4, 3, 6, 8) and batch.coverage().tolist() == [1, 1]
     assert torch.equal(batch.split()[0].wave, wave.wave)
     assert "2.0 periods down and 1.0 across, 26 of 255" in wave.describe(1.0)
+    assert "periods" not in wave.outline().describe(1.0)
 
 
 def test_faults_of_a_wave():
