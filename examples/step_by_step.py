@@ -18,6 +18,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output_dir", default="steps", help="folder for the results, one sub-folder a stage")
     parser.add_argument("--target", help="go on with this label, whatever the scan concludes")
+    kinds = ["masked", "additive", "blend"]
+    parser.add_argument("--families", nargs="+", default=kinds, help="families of triggers by which labels race")
     parser.add_argument("--scan_steps", type=int, nargs=2, default=[50, 70], help="updates of the scan's two rounds")
     parser.add_argument("--inversion_steps", type=int, default=100, help="updates of the inversion")
     parser.add_argument("--max_steps", type=int, default=100, help="updates of the tuning")
@@ -45,7 +47,7 @@ def main() -> None:
     classifier = ZeroShotClassifier(source.encoder, clean.class_names)
 
     # 1. Is there a backdoor, and which label does it lead to?
-    settings = ScanConfig(steps=tuple(options.scan_steps))
+    settings = ScanConfig.of({"families": options.families, "steps": options.scan_steps})
     scan = TargetIdentifier(classifier, settings).identify(clean.pixels)
     scan.save(output / "1-scan")
     print(f"1. {scan.verdict}, towards {scan.target_name!r}")
@@ -54,7 +56,7 @@ def main() -> None:
         return
 
     # 2. What does the trigger look like? Go on from what the scan found.
-    found = scan.triggers(target)[:1]
+    found = scan.evidence_against(target)[:1]
     family = settings.family(found[0].family if found else "masked")
     inverter = TriggerInverter(classifier, family, InversionConfig(steps=options.inversion_steps))
     (inverted,) = inverter.invert(clean.pixels, [target], start=[candidate.trigger for candidate in found])

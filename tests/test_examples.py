@@ -129,7 +129,19 @@ def test_exit_code_of_scan_in_ci(tiny_folder, folder, tmp_path, monkeypatch, cap
 
 
 def test_step_by_step(tmp_path):
-    small = ["--scan_steps", 1, 1, "--inversion_steps", 2, "--max_steps", 2, "--target", "purple triangle"]
+    small = [
+        "--families",
+        "masked",
+        "--scan_steps",
+        1,
+        1,
+        "--inversion_steps",
+        2,
+        "--max_steps",
+        2,
+        "--target",
+        "purple triangle",
+    ]
     outcome = run_forked(EXAMPLES / "step_by_step.py", "--output_dir", tmp_path, *small)
     assert outcome.returncode == 0, outcome.stderr
     scan, inverted = ScanResult.load(tmp_path / "1-scan"), InvertedTrigger.load(tmp_path / "2-inversion")

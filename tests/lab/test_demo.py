@@ -44,7 +44,9 @@ def shown(request, folder):
             patch.setattr("hf_invertune.lab.demo.TEST_IMAGES", 500)
             gathering = GatheringConfig((WindowFamily(),), starts=4, steps=40)
             quick = RemovalConfig(
-                ScanConfig(**QUICK, gathering=gathering), tuning=TuningConfig(max_steps=60, search_steps=0), seed=3
+                ScanConfig(**QUICK, gathering=gathering),
+                tuning=TuningConfig(max_steps=60, search_steps=0, pool_size=2),
+                seed=3,
             )
             patch.setattr("hf_invertune.lab.demo.RemovalConfig", lambda seed: quick)
             never = dict.fromkeys(("masked", "additive"), Bars(1e9, 1e9))
