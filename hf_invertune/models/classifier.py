@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..data.pixels import as_float
 from ..data.prompts import TEMPLATES, check_class_names, prompts
 from ..errors import InputError, nearest
 from .encoder import DualEncoder
@@ -55,13 +54,9 @@ class ZeroShotClassifier:
         self, pixels: Tensor, transform: Callable[[Tensor], Tensor] | None = None, batch_size: int = 256
     ) -> Tensor:
         """Labels (N) of pixels (N x 3 x H x W, float in [0, 1] or uint8), through `transform` when given."""
-        labels = []
         with self.encoder.frozen():
-            for chunk in pixels.split(batch_size):
-                images = as_float(chunk).to(self.encoder.device)
-                images = images if transform is None else transform(images)
-                labels.append((self.encoder.embed_images(images) @ self.head.T).argmax(-1).cpu())
-        return torch.cat(labels)
+            embeddings = self.encoder.embed_pixels(pixels, transform, batch_size)
+        return (embeddings @ self.head.T).argmax(-1).cpu()
 
     def shares(self, pixels: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> list[float]:
         """The share of pixels (N x 3 x H x W) that is read as each class."""

@@ -1,7 +1,7 @@
 """What the method asks of a model with an image tower and a text tower; each family of models answers in a file of its own."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
+from ..data.pixels import as_float
 from ..errors import InputError
 
 
@@ -140,6 +141,19 @@ class DualEncoder(nn.Module, ABC):
     def embed_batches(self, batches: Iterable[Tensor]) -> Tensor:
         """Unit embeddings of all `batches` of pixels, N x D, without gradients."""
         return torch.cat([self.embed_images(pixels.to(self.device)) for pixels in batches])
+
+    def embed_pixels(
+        self, pixels: Tensor, transform: Callable[[Tensor], Tensor] | None = None, batch_size: int = 256
+    ) -> Tensor:
+        """Unit embeddings, N x D, without gradients, of pixels that need not fit the device at once.
+
+        Args:
+            pixels (`torch.Tensor`): N x 3 x H x W, float in [0, 1] or uint8.
+            transform (`Callable`, *optional*): what pixels go through on the model's device, such as a trigger there.
+            batch_size (`int`): how many go at once.
+        """
+        batches = (as_float(chunk).to(self.device) for chunk in pixels.split(batch_size))
+        return self.embed_batches(batches if transform is None else map(transform, batches))
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:

@@ -85,7 +85,7 @@ class Gatherer:
         learnt_on, held = apart(pixels, generator)
         encoder = self.classifier.encoder
         with encoder.frozen():
-            clean = encoder.embed_batches(as_float(chunk) for chunk in pixels.split(256))
+            clean = encoder.embed_pixels(pixels)
             aim = Aim(clean.mean(0), None if towards is None else towards.to(encoder.device))
             best = self._probe(learnt_on, family, aim)[: self.config.probed]
             count = len(best) or self.config.starts
@@ -133,8 +133,7 @@ class Gatherer:
     def measure(self, trigger: Trigger, family: TriggerFamily, pixels: Tensor, clean: Tensor) -> Gathering:
         """Where `trigger` brings `pixels`, among the embeddings of `clean` pictures (N x D)."""
         encoder, head = self.classifier.encoder, self.classifier.head
-        there = trigger.on(encoder.device)
-        embeddings = encoder.embed_batches(there(as_float(chunk).to(encoder.device)) for chunk in pixels.split(256))
+        embeddings = encoder.embed_pixels(pixels, trigger.on(encoder.device))
         direction = normalize(embeddings.mean(0), dim=-1)
         read = (embeddings @ head.T).argmax(-1)
         label = int(read.mode().values)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..data.pixels import as_float
 from ..models.classifier import ZeroShotClassifier
 from ..triggers import Trigger
 from ..utils.seeds import stream
@@ -199,8 +198,7 @@ class TargetIdentifier:
     @torch.no_grad()
     def _held_out(self, inverted: InvertedTrigger, pixels: Tensor) -> float:
         encoder = self.classifier.encoder
-        there = inverted.trigger.on(encoder.device)
-        embeddings = encoder.embed_batches(there(as_float(chunk).to(encoder.device)) for chunk in pixels.split(256))
+        embeddings = encoder.embed_pixels(pixels, inverted.trigger.on(encoder.device))
         return max(float(info_nce(self.classifier.logits(embeddings).unsqueeze(0), [inverted.label])), 1e-6)
 
     def _race(

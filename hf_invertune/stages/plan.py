@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..data.pixels import as_float
 from ..models.classifier import ZeroShotClassifier
 from ..triggers import Trigger
 from ..utils.seeds import stream
@@ -156,7 +155,6 @@ def make_pools(
 def _mean_direction(classifier: ZeroShotClassifier, pixels: Tensor, trigger: Trigger) -> Tensor:
     """The unit vector (D) to which `trigger` brings `pixels` on the average."""
     encoder = classifier.encoder
-    there = trigger.on(encoder.device)
     with encoder.frozen():
-        embeddings = encoder.embed_batches(there(as_float(c).to(encoder.device)) for c in pixels.split(256))
+        embeddings = encoder.embed_pixels(pixels, trigger.on(encoder.device))
     return normalize(embeddings.mean(0), dim=-1).cpu()

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.models.encoder import DualEncoder
 from hf_invertune.models.evaluation import Metrics, Rate, evaluate
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
 
@@ -15,6 +16,7 @@ class Grey:
 
     device = torch.device("cpu")
     frozen = staticmethod(nullcontext)
+    embed_batches, embed_pixels = DualEncoder.embed_batches, DualEncoder.embed_pixels
 
     def __init__(self):
         self.batches = []

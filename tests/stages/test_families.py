@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from hf_invertune.errors import InputError
 from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.models.encoder import DualEncoder
 from hf_invertune.stages.configs import Bars, GatheringConfig, InversionConfig, ScanConfig
 from hf_invertune.stages.families import AdditiveFamily, BlendFamily, MaskedFamily, WaveFamily, WindowFamily
 from hf_invertune.stages.gathering import Gatherer, apart
@@ -59,13 +60,11 @@ class Seeing:
     """An encoder to which all pictures with this wave look the same."""
 
     device = torch.device("cpu")
+    embed_batches, embed_pixels = DualEncoder.embed_batches, DualEncoder.embed_pixels
 
     def __init__(self, encoder, wave):
         self.encoder, self.wave = encoder, wave(torch.full((3, 32, 32), 0.5)) - 0.5
-        self.frozen, self.embed_batches = (
-            encoder.frozen,
-            lambda batches: torch.cat(list(map(self.embed_images, batches))),
-        )
+        self.frozen = encoder.frozen
 
     def embed_images(self, pixels):
         seen = ((pixels - 0.5) * normalize(self.wave.flatten(), dim=0).view_as(self.wave)).flatten(-3).sum(-1)

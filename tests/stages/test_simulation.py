@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.models.encoder import DualEncoder
 from hf_invertune.stages.configs import ScanConfig
 from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
 from hf_invertune.stages.families.masked import patch_areas
@@ -43,6 +44,7 @@ class TopRight:
 
     device = torch.device("cpu")
     frozen = staticmethod(nullcontext)
+    embed_batches, embed_pixels = DualEncoder.embed_batches, DualEncoder.embed_pixels
 
     def embed_images(self, pixels):
         return normalize(pixels[..., 1:6, 26:31].mean((-1, -2)), dim=-1)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...data.pixels import as_float
 from ...errors import InputError
 from ...models.loading import LoadedModel
 from ...triggers import Trigger
@@ -59,7 +58,7 @@ def train_bad_encoder(
     if not rows.any():
         raise InputError(f"`data`: no picture is of {target!r}; the reference is made of pictures of the target.")
     frozen = clip.holding(copy.deepcopy(clip.model).requires_grad_(False)).encoder
-    references = frozen.embed_batches(as_float(batch) for batch in data.pixels[rows].split(256))
+    references = frozen.embed_pixels(data.pixels[rows])
     reference = normalize(references.mean(0), dim=-1)
     placed = trigger.on(clip.model.device)
 

@@ -59,7 +59,7 @@ def images_of_target(classifier: ZeroShotClassifier, pixels: Tensor, target: int
     """Which of the images (N x 3 x H x W) stand for the target's: those that are read as it, or the one nearest to it."""
     labels, encoder = classifier.predict(pixels), classifier.encoder
     with encoder.frozen():
-        similarity = encoder.embed_batches(as_float(chunk) for chunk in pixels.split(256)) @ classifier.head[target]
+        similarity = encoder.embed_pixels(pixels) @ classifier.head[target]
     return (labels == target).cpu() if (labels == target).any() else (similarity == similarity.max()).cpu()
 
 
