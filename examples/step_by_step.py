@@ -57,7 +57,7 @@ def main() -> None:
 
     # 2. What does the trigger look like? Go on from what the scan found.
     found = scan.evidence_against(target)[:1]
-    family = settings.family(found[0].family if found else "masked")
+    family = settings.family(found[0].family if found else options.families[0])
     inverter = TriggerInverter(classifier, family, InversionConfig(steps=options.inversion_steps))
     (inverted,) = inverter.invert(clean.pixels, [target], start=[candidate.trigger for candidate in found])
     inverted.save(output / "2-inversion")

@@ -309,6 +309,11 @@ class BackdoorRemover:
         for name, here in (("templates", list(task.classifier.templates)), ("seed", task.config.seed)):
             if getattr(result, name) != here:
                 raise InputError(f"`scan`: its {name} are {getattr(result, name)!r}, and here {here!r}; scan anew.")
+        more = result.config.searched.keys() - task.config.scan.searched.keys()
+        if more:
+            raise InputError(
+                f"`scan`: it searched by {', '.join(sorted(more))} triggers too, which `config` lacks; add them."
+            )
         return result
 
     def _run(self, task: _Task, label: int | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny import CLASS_NAMES
-from tiny_plan import TARGET, pictures, removal_config, tiny_plan
+from tiny_plan import TARGET, pictures, removal_config, scan_config, tiny_plan
 from transformers import CLIPModel, CLIPProcessor, pipeline
 
 from hf_invertune.data.pixels import PixelDataset
@@ -17,6 +17,7 @@ from hf_invertune.models.loading import load_model, state_digest
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.report import AuditReport
 from hf_invertune.stages.configs import AuditConfig, RemovalConfig
+from hf_invertune.stages.families import MaskedFamily
 from hf_invertune.stages.identification import ScanResult, TargetIdentifier
 from hf_invertune.stages.plan import TuningPlan
 from hf_invertune.stages.verdict import Verdict, missed_bars
@@ -481,6 +482,7 @@ def test_remove_goes_on_from_a_scan_and_a_plan(tiny_folder, tmp_path, monkeypatc
     resume_equals(fresh.remove(pictures(32), config=removal_config()), parts)
 
 
+ONE_FAMILY = scan_config(families=(MaskedFamily(),))
 OTHER_INPUTS = [
     ({"images": pictures(32, seed=9)}, "made with other images"),
     ({"config": removal_config(audit={"held_out": 0.5})}, "made with other images"),
@@ -495,6 +497,7 @@ OTHER_INPUTS = [
         *[(verb, change, message) for verb in ("scan", "plan") for change, message in OTHER_INPUTS],
         ("scan", {"templates": ["a {}"]}, "templates"),
         ("scan", {"config": removal_config(seed=1)}, "seed"),
+        ("scan", {"config": removal_config(scan=ONE_FAMILY)}, "it searched by additive triggers too"),
     ],
 )
 def test_results_of_other_inputs_are_refused(remover, half_folder, monkeypatch, verb, change, message):

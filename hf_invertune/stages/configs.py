@@ -131,9 +131,14 @@ class ScanConfig(Settings):
             raise InputError("`families`: got none; name at least one.")
         _check_families(self.families, self.bars)
 
+    @property
+    def searched(self) -> dict[str, TriggerFamily]:
+        """By its kind, each family by which labels race or pictures are gathered."""
+        return {family.kind: family for family in (*self.gathering.families, *self.families)}
+
     def family(self, kind: str) -> TriggerFamily:
-        """The family of that kind, by which labels race or pictures are gathered."""
-        return next(family for family in (*self.families, *self.gathering.families) if family.kind == kind)
+        """The family of that kind."""
+        return self.searched[kind]
 
 
 @dataclass
