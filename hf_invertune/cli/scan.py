@@ -54,11 +54,9 @@ def scan(
         [[cell if isinstance(cell, str) else f"{cell:.2f}" for cell in row.values()] for row in rows]
         for rows in (places, families)
     )
-    tables = [
-        make_table(
-            "Where triggers gather pictures", ["trigger", "label", "share", "concentration", "verdict"], gathered
-        ),
-        make_table("The label easiest to reach", ["trigger", "label", "lead", "verdict"], raced),
-    ]
-    print_result(value, as_json, *tables[not places :], CALIBRATION, verdict_line(result.verdict, result.target_name))
+    tables = [make_table("The label easiest to reach", ["trigger", "label", "lead", "verdict"], raced)]
+    if places:
+        heads = ["trigger", "label", "share", "concentration", "verdict"]
+        tables.insert(0, make_table("Where triggers gather pictures", heads, gathered))
+    print_result(value, as_json, *tables, CALIBRATION, verdict_line(result.verdict, result.target_name))
     raise typer.Exit(ExitCode.of(result.verdict))

@@ -92,12 +92,14 @@ class Gatherer:
             random = [None] * max(0, count - len(start) - len(best))
             first = [*start, *best, *random][:count]
             triggers = halving(self._learn, self.config.batch_size)(learnt_on, family, aim, first, generator)
-            return [self.measure(trigger, family, held, clean) for trigger in triggers]
+            return [self.measure(trigger, family.kind, held, clean) for trigger in triggers]
 
     @torch.no_grad()
     def _probe(self, pixels: Tensor, family: TriggerFamily, aim: "Aim") -> list[Trigger]:
         """The probes of the family, the best first."""
         probes, encoder = family.probes(), self.classifier.encoder
+        if not probes:
+            return []
         clean = as_float(pixels[:PROBED]).to(encoder.device)
         values = [
             float(aim(encoder.embed_images(probe.on(encoder.device)(clean))))
@@ -130,15 +132,15 @@ class Gatherer:
             return family.trigger(parameters).split()
 
     @torch.no_grad()
-    def measure(self, trigger: Trigger, family: TriggerFamily, pixels: Tensor, clean: Tensor) -> Gathering:
-        """Where `trigger` brings `pixels`, among the embeddings of `clean` pictures (N x D)."""
+    def measure(self, trigger: Trigger, family: str, pixels: Tensor, clean: Tensor) -> Gathering:
+        """Where `trigger`, of the kind `family`, brings `pixels`, among the embeddings of `clean` pictures (N x D)."""
         encoder, head = self.classifier.encoder, self.classifier.head
         embeddings = encoder.embed_pixels(pixels, trigger.on(encoder.device))
         direction = normalize(embeddings.mean(0), dim=-1)
         read = (embeddings @ head.T).argmax(-1)
         label = int(read.mode().values)
         return Gathering(
-            family=family.kind,
+            family=family,
             trigger=trigger,
             concentration=float(concentration(embeddings, clean.mean(0))),
             label=label,

@@ -17,7 +17,7 @@ from .gathering import Gatherer, Gathering, apart
 from .inputs import Inputs
 from .inversion import InvertedTrigger, TriggerInverter, info_nce
 from .simulation import Simulation, Simulator
-from .verdict import Evidence, Verdict, conclude, first_stranger, judge, planted
+from .verdict import Evidence, Verdict, conclude, first_stranger, judged, planted
 
 
 SYNONYMS = 0.85
@@ -70,9 +70,7 @@ class ScanResult(Saved):
 
     def judged(self, one: Evidence | Gathering) -> Verdict:
         """What one family's race, or one place, concludes alone."""
-        if isinstance(one, Gathering):
-            return judge(one.concentration, self.config.gathering.bars[one.family])
-        return judge(one.lead, self.config.bars[one.family])
+        return judged(one, self.config)
 
     @property
     def planted(self) -> list[Gathering]:
@@ -147,11 +145,10 @@ class TargetIdentifier:
 
     def _gather(self, pixels: Tensor) -> list[Gathering]:
         """The places to be reported: of each family the first, and all that are not judged clean."""
-        bars = self.config.gathering.bars
         kept: list[Gathering] = []
         for place in Gatherer(self.classifier, self.config.gathering, self.seed).gather(pixels):
             first = all(other.family != place.family for other in kept)
-            if first or judge(place.concentration, bars[place.family]) is not Verdict.CLEAN:
+            if first or judged(place, self.config) is not Verdict.CLEAN:
                 kept.append(place)
         return kept
 
@@ -180,7 +177,7 @@ class TargetIdentifier:
             kinship = self.classifier.kinship(min(scores, key=scores.__getitem__))
             kin = self.config.kinship if family.refined else SYNONYMS
             evidence = Evidence(family.kind, scores, first_stranger(scores, kinship, kin), finalists)
-            if judge(evidence.lead, self.config.bars[family.kind]) is not Verdict.INCONCLUSIVE:
+            if judged(evidence, self.config) is not Verdict.INCONCLUSIVE:
                 break
         return evidence
 

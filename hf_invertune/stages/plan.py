@@ -5,20 +5,18 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from ..models.classifier import ZeroShotClassifier
 from ..triggers import Trigger
 from ..utils.seeds import stream
 from ..utils.storage import Saved
-from .configs import RemovalConfig, ScanConfig
+from .configs import RemovalConfig
 from .families import TriggerFamily
 from .gathering import SAME, Gatherer, Gathering
 from .identification import ScanResult
 from .inputs import Inputs
 from .inversion import InvertedTrigger, TriggerInverter
 from .localization import CriticalNeurons, NeuronLocalizer
-from .verdict import planted
 
 
 WORKING = 1.0
@@ -103,42 +101,23 @@ def make_plan(
     return TuningPlan(target, inverted + accomplices, critical, list(classifier.class_names), pools=pools)
 
 
-@dataclass
-class Place:
-    """Somewhere in the embedding space, and what leads there.
-
-    Attributes:
-        family ([`TriggerFamily`]), trigger ([`Trigger`]): what does.
-        direction (`Tensor`): D, a unit vector: where.
-    """
-
-    family: TriggerFamily
-    trigger: Trigger
-    direction: Tensor
-
-
-def gathered(gatherings: Sequence[Gathering], config: ScanConfig) -> list[Place]:
-    """The planted among the places where triggers gather."""
-    return [Place(config.family(one.family), one.trigger, one.direction) for one in planted(gatherings, config)]
-
-
-def places_of(classifier: ZeroShotClassifier, pixels: Tensor, scan: ScanResult) -> list[Place]:
-    """All places that a scan suspects: where triggers gather, and where a race leads."""
-    places = gathered(scan.gatherings, scan.config)
-    for suspect in scan.suspects:
-        direction = _mean_direction(classifier, pixels, suspect.trigger)
-        places.append(Place(scan.config.family(suspect.family), suspect.trigger, direction))
-    return places
+def places_of(classifier: ZeroShotClassifier, pixels: Tensor, scan: ScanResult) -> list[Gathering]:
+    """All places that a scan suspects: where triggers gather, and where a race's best trigger brings pictures."""
+    gatherer = Gatherer(classifier, scan.config.gathering, scan.seed)
+    with classifier.encoder.frozen():
+        clean = classifier.encoder.embed_pixels(pixels)
+        raced = [gatherer.measure(suspect.trigger, suspect.family, pixels, clean) for suspect in scan.suspects]
+    return scan.planted + raced
 
 
 def make_pools(
-    classifier: ZeroShotClassifier, pixels: Tensor, places: Sequence[Place], config: RemovalConfig
+    classifier: ZeroShotClassifier, pixels: Tensor, places: Sequence[Gathering], config: RemovalConfig
 ) -> list[Pool]:
     """Learn wider triggers towards each place; of each place and width those that come nearest are kept."""
     gatherer = Gatherer(classifier, config.scan.gathering, config.seed)
     found: dict[TriggerFamily, list[tuple[Trigger, Tensor]]] = {}
     for place in places:
-        for wider in place.family.wider():
+        for wider in config.scan.family(place.family).wider():
             reached = gatherer.starts(pixels, wider, [place.trigger], place.direction)
             cosines = [float(one.direction @ place.direction) for one in reached]
             order = sorted(range(len(reached)), key=cosines.__getitem__, reverse=True)
@@ -149,12 +128,3 @@ def make_pools(
         for family, near in found.items()
         if near
     ]
-
-
-@torch.no_grad()
-def _mean_direction(classifier: ZeroShotClassifier, pixels: Tensor, trigger: Trigger) -> Tensor:
-    """The unit vector (D) to which `trigger` brings `pixels` on the average."""
-    encoder = classifier.encoder
-    with encoder.frozen():
-        embeddings = encoder.embed_pixels(pixels, trigger.on(encoder.device))
-    return normalize(embeddings.mean(0), dim=-1).cpu()

@@ -75,6 +75,13 @@ def judge(value: float, bars: Bars) -> Verdict:
     return Verdict.CLEAN if value < bars.quiet else Verdict.INCONCLUSIVE
 
 
+def judged(one: Gathering | Evidence, config: ScanConfig) -> Verdict:
+    """What one place, or one family's race, concludes alone."""
+    if isinstance(one, Gathering):
+        return judge(one.concentration, config.gathering.bars[one.family])
+    return judge(one.lead, config.bars[one.family])
+
+
 def conclude(
     gatherings: Sequence[Gathering], evidence: Sequence[Evidence], config: ScanConfig
 ) -> tuple[Verdict, int | None]:
@@ -83,12 +90,10 @@ def conclude(
     That is the most concentrated place's; when none reaches this verdict, that of the family that leads most.
     """
     for verdict in (Verdict.BACKDOORED, Verdict.INCONCLUSIVE):
-        places = [
-            place for place in gatherings if judge(place.concentration, config.gathering.bars[place.family]) is verdict
-        ]
+        places = [place for place in gatherings if judged(place, config) is verdict]
         if places:
             return verdict, max(places, key=lambda place: place.concentration).label
-        families = [family for family in evidence if judge(family.lead, config.bars[family.family]) is verdict]
+        families = [family for family in evidence if judged(family, config) is verdict]
         if families:
             return verdict, max(families, key=lambda family: family.lead).label
     return Verdict.CLEAN, None
@@ -96,8 +101,7 @@ def conclude(
 
 def planted(gatherings: Sequence[Gathering], config: ScanConfig) -> list[Gathering]:
     """The places that are not judged clean."""
-    bars = config.gathering.bars
-    return [place for place in gatherings if judge(place.concentration, bars[place.family]) is not Verdict.CLEAN]
+    return [place for place in gatherings if judged(place, config) is not Verdict.CLEAN]
 
 
 def treated(verdict: Verdict, config: RemovalConfig) -> bool:

@@ -9,7 +9,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from ..data.pixels import as_float
 from ..stages.gathering import Gatherer
-from ..stages.plan import Pool, gathered, make_pools
+from ..stages.plan import Pool, make_pools
+from ..stages.verdict import planted
 from ..triggers import Trigger
 from ..utils.seeds import stream
 from .callbacks import InverTuneCallback
@@ -65,7 +66,7 @@ class PursuitCallback(InverTuneCallback):
         config, classifier = trainer.config, trainer.classifier
         seed = stream(config.seed, "pursuit", step)
         found = Gatherer(classifier, config.scan.gathering, seed).gather(pixels)
-        pools = broadcast_object_list([make_pools(classifier, pixels, gathered(found, config.scan), config)])[0]
+        pools = broadcast_object_list([make_pools(classifier, pixels, planted(found, config.scan), config)])[0]
         assert trainer.plan is not None
         trainer.plan.pools += pools
         self.chases += [self._chase(pool) for pool in pools]

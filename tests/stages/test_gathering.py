@@ -15,7 +15,7 @@ from hf_invertune.stages.configs import Bars, GatheringConfig, RemovalConfig, Sc
 from hf_invertune.stages.families import WindowFamily
 from hf_invertune.stages.gathering import Gatherer, Gathering, concentration, distinct
 from hf_invertune.stages.identification import TargetIdentifier
-from hf_invertune.stages.plan import gathered, make_plan, make_pools
+from hf_invertune.stages.plan import make_plan, make_pools
 from hf_invertune.stages.verdict import Evidence, Verdict, conclude
 from hf_invertune.triggers import MaskedTrigger
 
@@ -234,7 +234,7 @@ def test_a_scan_with_places_is_saved_whole(classifier, pixels, tmp_path):
 def test_pools_lead_to_the_planted_places(classifier, pixels):
     scan = identify(classifier, pixels, Bars(0.0, 0.0))
     config = removal_config(scan=scan.config, tuning={"pool_size": 2})
-    pools = make_pools(classifier, pixels, gathered(scan.gatherings, scan.config), config)
+    pools = make_pools(classifier, pixels, scan.planted, config)
     assert [pool.family.side for pool in pools] == pytest.approx([0.25, 0.32])
     places = torch.stack([one.direction for one in scan.planted])
     for pool in pools:

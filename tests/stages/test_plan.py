@@ -18,7 +18,7 @@ from hf_invertune.stages.gathering import Gathering
 from hf_invertune.stages.identification import ScanResult
 from hf_invertune.stages.inversion import InvertedTrigger
 from hf_invertune.stages.localization import CriticalNeurons, NeuronLocalizer
-from hf_invertune.stages.plan import Place, TuningPlan, make_plan, make_pools, places_of
+from hf_invertune.stages.plan import TuningPlan, make_plan, make_pools, places_of
 from hf_invertune.stages.verdict import Evidence, Verdict
 from hf_invertune.triggers import AdditiveTrigger, BlendTrigger, MaskedTrigger, PatchTrigger
 
@@ -152,7 +152,7 @@ def test_a_race_leads_to_places_too(suspicious, pixels):
     there = normalize(torch.ones(16), dim=0)
     scan.gatherings = [Gathering("window", MASKED, value, 2, 1.0, 0.5, there) for value in (1.0, -1.0)]
     found = places_of(classifier, (pixels * 255).byte(), scan)
-    assert [(one.family, one.trigger) for one in found] == [
+    assert [(scan.config.family(one.family), one.trigger) for one in found] == [
         (WINDOW, MASKED),
         (MaskedFamily(), MASKED),
         (BlendFamily(opacity=0.2), BLEND),
@@ -192,7 +192,10 @@ def test_the_nearest_of_each_place_and_width_are_kept(suspicious, pixels, monkey
 
     monkeypatch.setattr(module.Gatherer, "starts", starts)
     there = [normalize(torch.tensor(direction), dim=0) for direction in ([1.0, 0.0], [1.0, 1.0])]
-    places = [Place(WINDOW, trigger, direction) for trigger, direction in zip((MASKED, BLEND), there, strict=True)]
+    places = [
+        Gathering(WINDOW.kind, trigger, 1.0, 2, 1.0, 0.5, direction)
+        for trigger, direction in zip((MASKED, BLEND), there, strict=True)
+    ]
 
     def kept(size):
         return make_pools(classifier, pixels, places, removal_config(scan=scan.config, tuning={"pool_size": size}))
