@@ -1,4 +1,4 @@
-"""Result files: figures with the machine, versions and date that they came from."""
+"""Result files: figures with the machine, versions and date that they came from; written, read and quoted."""
 
 import json
 import os
@@ -26,3 +26,23 @@ def write_result(name: str, command: str, figures: dict[str, Any]) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({**facts, **figures}, indent=2) + "\n")
+
+
+def result(name: str) -> dict[str, Any]:
+    """What benchmarks/results/<name>.json holds."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def source(facts: dict[str, Any], name: str, benchmarks: str = "benchmarks") -> str:
+    """Where figures come from: command, date, machine, versions and file, for the line below a table."""
+    machine, versions = facts["machine"], facts["versions"]
+    return (
+        f"`{facts['command']}`, {facts['date']}, {machine['cores']} {machine['processor']} cores, "
+        f"torch {versions['torch']}, transformers {versions['transformers']}, peft {versions['peft']}: "
+        f"[{name}.json]({benchmarks}/results/{name}.json)."
+    )
+
+
+def percent(share: float) -> str:
+    """A share with two digits, in percent."""
+    return f"{100 * share:.2f}"

@@ -10,30 +10,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from development_tables import detection, removals
+from results_file import RESULTS, percent, result, source
+
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
-
-
-def result(name: str) -> dict:
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def percent(share: float) -> str:
-    return f"{100 * share:.2f}"
 
 
 def in_percent(rate: dict) -> float:
     return 100 * rate["hits"] / rate["count"]
-
-
-def source(facts: dict, name: str, benchmarks: str = "benchmarks") -> str:
-    machine, versions = facts["machine"], facts["versions"]
-    return (
-        f"`{facts['command']}`, {facts['date']}, {machine['cores']} {machine['processor']} cores, "
-        f"torch {versions['torch']}, transformers {versions['transformers']}, peft {versions['peft']}: "
-        f"[{name}.json]({benchmarks}/results/{name}.json)."
-    )
 
 
 def demo() -> str:
@@ -294,69 +279,6 @@ def structure() -> str:
             old, new = (f"{len(v) if isinstance(v, list) else v:,}" for v in (before[key], now[key]))
             lines.append(f"| {title} | {old} | {new} |")
     return "\n".join([*lines, "", source(facts, "structure", "../benchmarks")])
-
-
-def worlds_of(kind: str) -> list[str]:
-    return sorted(path.stem.removeprefix(f"{kind}_") for path in RESULTS.glob(f"{kind}_*.json"))
-
-
-def detection() -> str:
-    """What a scan says of each victim for development, with the statistic of every family."""
-    return "\n\n".join(detection_of(world) for world in worlds_of("detection"))
-
-
-def detection_of(world: str) -> str:
-    facts = result(f"detection_{world}")
-    bars = facts["config"]["scan"]["bars"] | facts["config"]["scan"]["gathering"]["bars"]
-    attacked = {name: one for name, one in facts["victims"].items() if one["attack_name"]}
-    clean = {name: one for name, one in facts["victims"].items() if not one["attack_name"]}
-    seen = [one for one in attacked.values() if one["verdict"] != "clean"]
-    right = [one for one in seen if one["target"] in one["targets"]]
-    alarms = [one for one in clean.values() if one["verdict"] != "clean"]
-    low, high = "quiet", "suspicious"
-    lines = [
-        f"{world}: {len(seen)} of {len(attacked)} attacked models are not called clean, {len(right)} with a target of the "
-        f"attack; {len(alarms)} of {len(clean)} clean models are not called clean.",
-        "",
-        f"| victim | target | verdict | {' | '.join(bars)} |",
-        f"|---|---|---|{'---|' * len(bars)}",
-        f"| bars | | | {' | '.join(f'{bar[low]:.2f}, {bar[high]:.2f}' for bar in bars.values())} |",
-    ]
-    for name, one in (attacked | clean).items():
-        values = {race["family"]: (race["lead"], race["label"]) for race in one["races"]}
-        for place in reversed(one["places"]):
-            values[place["family"]] = (place["concentration"], place["label"])
-        cells = [f"{values[family][0]:.2f} {values[family][1]}" for family in bars]
-        verdict = one["verdict"] + (f": {one['target']}" if one["target"] else "")
-        lines.append(f"| {name} | {', '.join(one['targets'])} | {verdict} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", source(facts, f"detection_{world}", "../benchmarks")])
-
-
-def removals() -> str:
-    """What a whole removal leaves of each attack on the victims for development."""
-    return "\n\n".join(removals_of(world) for world in worlds_of("removal")) or "None has been recorded yet."
-
-
-def removals_of(world: str) -> str:
-    facts = result(f"removal_{world}")
-    lines = [
-        f"{world}:",
-        "",
-        "| victim | verdict | outcome | target of the attack | ASR | floor | CA |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, one in facts["victims"].items():
-        verdict = one["verdict"] + (f": {one['target']}" if one["target"] else "")
-        for target, rates in zip(one["targets"], one["attack"], strict=True):
-            asr, floor, accuracy = (
-                [percent(share) for share in rates[key]]
-                for key in ("attack_success_rate", "target_rate", "clean_accuracy")
-            )
-            change = " → ".join(accuracy)
-            lines.append(
-                f"| {name} | {verdict} | {one['outcome']} | {target} | {' → '.join(asr)} | {floor[1]} | {change} |"
-            )
-    return "\n".join([*lines, "", source(facts, f"removal_{world}", "../benchmarks")])
 
 
 def redesign() -> str:
