@@ -61,7 +61,9 @@ class GatheringConfig(Settings):
     )
     starts: int = setting(16, "Independent starts of a family.", least=1)
     probed: int = setting(4, "Best probes that are learnt on, in a family that has probes.", least=1)
-    steps: int = setting(100, "Updates of each.", least=1)
+    steps: int = setting(100, "Updates of those that go on to the end.", least=1)
+    trial: int = setting(40, "Updates of all; then those that gather best go on alone.", least=1)
+    kept: int = setting(6, "How many go on.", least=1)
     batch_size: int = setting(12, "Images an update and a start.", least=2)
     learning_rate: float = setting(0.3, "Of Adam, on the unbounded variables of the triggers.", above=0)
     bars: dict[str, Bars] = setting(help="For each family, what a concentration means.", factory=_gathering_bars)
@@ -120,6 +122,7 @@ class ScanConfig(Settings):
     kinship: float = setting(0.25, "Cosine above which two labels are kin.", least=-1, most=1)
     bars: dict[str, Bars] = setting(help="For each family, what its lead means.", factory=_bars)
     fixed_restarts: int = setting(4, "Independent starts of each label in a race at one budget.", least=1)
+    fixed_trial: int = setting(20, "Updates of all; then the best start of each finalist goes on alone.", least=1)
     fixed: InversionConfig = field(default_factory=_fixed)
     gathering: GatheringConfig = field(default_factory=GatheringConfig)
 

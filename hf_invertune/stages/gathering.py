@@ -22,6 +22,8 @@ SAME = 0.7
 """Cosine of two directions from which they are one place."""
 PROBED = 16
 """Images on which a probe is tried."""
+TRIED = 64
+"""Images by which is decided which starts go on."""
 
 
 @dataclass
@@ -72,7 +74,7 @@ class Gatherer:
     def starts(
         self, pixels: Tensor, family: TriggerFamily, start: Sequence[Trigger] = (), towards: Tensor | None = None
     ) -> list[Gathering]:
-        """What became of each start of one family.
+        """What became of the starts of one family: all have a trial, and those that gather best go on.
 
         Args:
             pixels (`torch.Tensor`): as in [`gather`].
@@ -91,21 +93,30 @@ class Gatherer:
             count = len(best) or self.config.starts
             random = [None] * max(0, count - len(start) - len(best))
             first = [*start, *best, *random][:count]
-            triggers = halving(self._learn, self.config.batch_size)(learnt_on, family, aim, first, generator)
+            learn = halving(self._learn, self.config.batch_size)
+            steps, trial = self.config.steps, min(self.config.trial, self.config.steps)
+            triggers = learn(learnt_on, family, aim, first, generator, trial)
+            if trial < steps:
+                triggers = self._best(triggers, family, learnt_on, aim)
+                triggers = learn(learnt_on, family, aim, triggers, generator, steps - trial)
             return [self.measure(trigger, family.kind, held, clean) for trigger in triggers]
 
     @torch.no_grad()
     def _probe(self, pixels: Tensor, family: TriggerFamily, aim: "Aim") -> list[Trigger]:
         """The probes of the family, the best first."""
-        probes, encoder = family.probes(), self.classifier.encoder
-        if not probes:
-            return []
-        clean = as_float(pixels[:PROBED]).to(encoder.device)
-        values = [
-            float(aim(encoder.embed_images(probe.on(encoder.device)(clean))))
-            for probe in progress(probes, f"Probing {family.kind} triggers")
-        ]
-        return [probe for _, probe in sorted(zip(values, probes, strict=True), key=lambda pair: -pair[0])]
+        return self._ranked(family.probes(), f"Probing {family.kind} triggers", pixels[:PROBED], aim)
+
+    @torch.no_grad()
+    def _best(self, triggers: list[Trigger], family: TriggerFamily, pixels: Tensor, aim: "Aim") -> list[Trigger]:
+        title = f"Choosing among {family.kind} triggers"
+        return self._ranked(triggers, title, pixels[:TRIED], aim)[: self.config.kept]
+
+    def _ranked(self, triggers: list[Trigger], title: str, pixels: Tensor, aim: "Aim") -> list[Trigger]:
+        """The triggers, those that come nearest the aim first."""
+        encoder = self.classifier.encoder
+        clean = as_float(pixels).to(encoder.device)
+        values = [float(aim(encoder.embed_images(one.on(encoder.device)(clean)))) for one in progress(triggers, title)]
+        return [one for _, one in sorted(zip(values, triggers, strict=True), key=lambda pair: -pair[0])]
 
     def _learn(
         self,
@@ -115,13 +126,14 @@ class Gatherer:
         aim: "Aim",
         start: Sequence[Trigger | None],
         generator: torch.Generator,
+        steps: int,
     ) -> list[Trigger]:
         """Bring each start nearer to the aim, all in one batch."""
         config, encoder = self.config, self.classifier.encoder
         first = family.parameters(len(start), pixels.shape[-2:], generator, start)
         parameters = [value.to(encoder.device).requires_grad_() for value in first]
         optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
-        for _ in progress(range(config.steps), f"Gathering pictures by {family.kind} triggers"):
+        for _ in progress(range(steps), f"Gathering pictures by {family.kind} triggers"):
             chosen = torch.randint(len(pixels), (batch_size,), generator=generator)
             clean = as_float(pixels[chosen]).to(encoder.device).unsqueeze(0)
             embeddings = encoder.embed_images(family.trigger(parameters)(clean))

@@ -1,21 +1,20 @@
 """Stage 1: is there a backdoor, and which label does it lead to? Gathering, simulations, a race of inversions."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..models.classifier import ZeroShotClassifier
-from ..triggers import Trigger
 from ..utils.seeds import stream
 from ..utils.storage import Saved
-from .configs import InversionConfig, ScanConfig
+from .configs import ScanConfig
 from .families import TriggerFamily
-from .gathering import Gatherer, Gathering, apart
+from .gathering import Gatherer, Gathering
 from .inputs import Inputs
-from .inversion import InvertedTrigger, TriggerInverter, info_nce
+from .inversion import InvertedTrigger
+from .race import Race, best_of_each_label
 from .simulation import Simulation, Simulator
 from .verdict import Evidence, Verdict, conclude, first_stranger, judged, planted
 
@@ -168,10 +167,7 @@ class TargetIdentifier:
         scores: dict[int, float] = {}
         for look in range(self.config.looks):
             seed = stream(self.seed, "race", 1_000 * look)
-            if family.refined:
-                raced, finished = self._race(pixels, shortlist, family, simulation, seed)
-            else:
-                raced, finished = self._race_once(pixels, shortlist, family, seed)
+            raced, finished = Race(self.classifier, family, self.config, seed).run(pixels, shortlist, simulation)
             finalists = best_of_each_label([*finalists, *finished])
             scores = {label: min(score, scores.get(label, score)) for label, score in raced.items()}
             kinship = self.classifier.kinship(min(scores, key=scores.__getitem__))
@@ -180,62 +176,3 @@ class TargetIdentifier:
             if judged(evidence, self.config) is not Verdict.INCONCLUSIVE:
                 break
         return evidence
-
-    def _race_once(
-        self, pixels: Tensor, shortlist: list[int], family: TriggerFamily, seed: int
-    ) -> tuple[dict[int, float], list[InvertedTrigger]]:
-        """Invert every label at the family's budget; what counts is the cross-entropy on pictures not learnt on."""
-        config = self.config
-        learnt_on, held = apart(pixels, torch.Generator().manual_seed(seed))
-        inverter = TriggerInverter(self.classifier, family, config.fixed, seed)
-        inverted = inverter.invert(learnt_on, shortlist * config.fixed_restarts)
-        best = best_of_each_label([replace(one, objective=self._held_out(one, held)) for one in inverted])
-        return {one.label: one.objective for one in best}, best[: config.finalists]
-
-    @torch.no_grad()
-    def _held_out(self, inverted: InvertedTrigger, pixels: Tensor) -> float:
-        encoder = self.classifier.encoder
-        embeddings = encoder.embed_pixels(pixels, inverted.trigger.on(encoder.device))
-        return max(float(info_nce(self.classifier.logits(embeddings).unsqueeze(0), [inverted.label])), 1e-6)
-
-    def _race(
-        self, pixels: Tensor, shortlist: list[int], family: TriggerFamily, simulation: Simulation, seed: int
-    ) -> tuple[dict[int, float], list[InvertedTrigger]]:
-        """Invert every label from several starts, then go on with the finalists only: all scores, and the finalists.
-
-        The simulation's suspect gets one more start, from the simulated perturbation. Last, each of the leading labels
-        goes on from the triggers of the others too, so that labels that share a shortcut are compared at its best, and
-        the first strangers behind them go on as well, since the lead is measured against them.
-        """
-        config = self.config
-        first_round, last_rounds = (
-            InversionConfig(steps=steps, batch_size=config.batch_size, embedding_weight=0, ssim_weight=0)
-            for steps in config.steps
-        )
-        labels = [*(shortlist * config.restarts), simulation.suspect]
-        start = [None] * (len(labels) - 1) + [simulation.trigger]
-        inverter = TriggerInverter(self.classifier, family, first_round, seed)
-        first = best_of_each_label(inverter.invert(pixels, labels, start=start))
-        scores = {candidate.label: candidate.objective for candidate in first}
-        inverter = TriggerInverter(self.classifier, family, last_rounds, seed)
-        finalists = self._go_on(inverter, pixels, [(c.label, c.trigger) for c in first[: config.finalists]])
-        rivals = finalists[: config.rivals]
-        last = [(one.label, other.trigger) for one in rivals for other in rivals]
-        kinship = self.classifier.kinship(rivals[0].label)
-        behind = [c for c in finalists[config.rivals :] if kinship[c.label] <= config.kinship]
-        last += [(candidate.label, candidate.trigger) for candidate in behind[: config.rivals - 1]]
-        finalists = best_of_each_label([*finalists, *self._go_on(inverter, pixels, last)])
-        return scores | {candidate.label: candidate.objective for candidate in finalists}, finalists
-
-    @staticmethod
-    def _go_on(inverter: TriggerInverter, pixels: Tensor, starts: list[tuple[int, Trigger]]) -> list[InvertedTrigger]:
-        labels, triggers = zip(*starts, strict=True)
-        return best_of_each_label(inverter.invert(pixels, labels, start=triggers))
-
-
-def best_of_each_label(inverted: Sequence[InvertedTrigger]) -> list[InvertedTrigger]:
-    """The lowest objective of each label, lowest first."""
-    best: dict[int, InvertedTrigger] = {}
-    for candidate in sorted(inverted, key=lambda candidate: candidate.objective):
-        best.setdefault(candidate.label, candidate)
-    return list(best.values())
