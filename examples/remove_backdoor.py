@@ -69,13 +69,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from hf_invertune import ExitCode, HubError, InputError
+    from hf_invertune import HubError, InputError
 
     try:
         main()
-    except InputError as error:
+    except (InputError, HubError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(ExitCode.WRONG_INPUT)
-    except HubError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(ExitCode.HUB_FAILED)
+        sys.exit(error.exit_code)

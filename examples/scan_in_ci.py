@@ -38,12 +38,9 @@ def main() -> int:
         config = RemovalConfig.load(options.config) if options.config else RemovalConfig()
         remover = BackdoorRemover.from_pretrained(options.model or demo_victim("poisoned"))
         scan = remover.scan(options.images or demo_images(), options.class_names, config=config)
-    except InputError as error:
+    except (InputError, HubError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return ExitCode.WRONG_INPUT
-    except HubError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.HUB_FAILED
+        return error.exit_code
     AuditReport("scanned", scan, config=config).save(options.report)
     print(f"{scan.verdict}{f', towards {scan.target_name!r}' if scan.target_name else ''}: see {options.report}")
     return ExitCode.of(scan.verdict)

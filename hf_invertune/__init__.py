@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .data.loading import load_images
     from .data.pixels import PixelDataset
-    from .errors import ExitCode, HubError, InputError
+    from .errors import CannotJudgeError, ExitCode, HubError, InputError
     from .hub.result import RemovalResult
     from .lab.arena.benchmark import benchmark
     from .lab.arena.rebound import ReboundConfig
@@ -88,6 +88,7 @@ __all__ = [
     "Bars",
     "BlendFamily",
     "BlendTrigger",
+    "CannotJudgeError",
     "CaptionedPixels",
     "Claim",
     "CriticalNeurons",
@@ -167,6 +168,7 @@ _MODULES = {
     "data.loading": ("load_images",),
     "data.pixels": ("PixelDataset",),
     "errors": (
+        "CannotJudgeError",
         "ExitCode",
         "HubError",
         "InputError",

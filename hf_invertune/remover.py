@@ -28,6 +28,7 @@ from .stages.configs import RemovalConfig
 from .stages.identification import ScanResult, TargetIdentifier
 from .stages.inputs import DataIdentity, Inputs, ModelIdentity
 from .stages.plan import TuningPlan, make_plan
+from .stages.reading import check_reading
 from .stages.verdict import treated
 from .triggers import Trigger
 from .tuning.arguments import InverTuneArguments
@@ -131,6 +132,9 @@ class BackdoorRemover:
             class_names (`Sequence[str]`, *optional*): the labels to look at; by default those of the images.
             config ([`RemovalConfig`], *optional*): settings.
             templates (`Sequence[str]`, *optional*): prompt templates.
+
+        Raises:
+            CannotJudgeError: when the model reads the labels no better than chance, or all unlabelled pictures alike.
         """
         return self._scan(self._task(images, class_names, templates, config, SCAN_MINIMUM))
 
@@ -208,6 +212,7 @@ class BackdoorRemover:
 
         Raises:
             InputError: before any long work, when an argument cannot be used.
+            CannotJudgeError: as in `scan`, where no scan is brought along.
             FloatingPointError: when a loss is not finite.
         """
         config = config or RemovalConfig()
@@ -285,6 +290,7 @@ class BackdoorRemover:
 
     def _scan(self, task: _Task) -> ScanResult:
         config = task.config
+        check_reading(task.classifier, task.clean, config.scan)
         result = TargetIdentifier(task.classifier, config.scan, config.seed).identify(task.clean.pixels)
         result.inputs = task.inputs
         towards = f", towards {result.target_name!r}" if result.target is not None else ""

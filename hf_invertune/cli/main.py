@@ -32,11 +32,9 @@ class Verbs(TyperGroup):
             options = {option.name: option.opts[0] for option in self.commands[ctx.invoked_subcommand].params}
             options |= {"source": "--images", "model": "MODEL", "assignments": "--set"}
             line = re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[0]), " ".join(str(error).split()))
-            raise _end(
-                f"error: {line}", ExitCode.WRONG_INPUT if isinstance(error, InputError) else ExitCode.FAILED
-            ) from error
+            raise _end(f"error: {line}", getattr(error, "exit_code", ExitCode.FAILED)) from error
         except HubError as error:
-            raise _end(f"error: {error}", ExitCode.HUB_FAILED) from error
+            raise _end(f"error: {error}", error.exit_code) from error
         except ChildProcessError as error:  # the worker has said why
             raise _end(f"error: {error}", ExitCode.FAILED) from error
         except KeyboardInterrupt as error:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from math import sqrt
 
+import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 from ..triggers import Trigger
@@ -40,6 +42,19 @@ class Rate(Saved):
     def of(cls, hits: Tensor) -> "Rate":
         """The rate of a boolean vector."""
         return cls(int(hits.sum()), hits.numel())
+
+
+def chance(predicted: Tensor, labels: Tensor) -> float:
+    """How likely as many hits are by chance, were the predictions dealt out to the images at random: a p-value.
+
+    Args:
+        predicted (`torch.Tensor`), labels (`torch.Tensor`): N labels each.
+    """
+    count = max(int(predicted.max()), int(labels.max())) + 1
+    shares = torch.bincount(predicted, minlength=count).double() * torch.bincount(labels, minlength=count)
+    expected = float(shares.sum()) / len(labels) ** 2
+    hits = int((predicted == labels).sum())
+    return float(binomtest(hits, len(labels), min(1.0, expected), alternative="greater").pvalue)
 
 
 def measured(rate: Rate | None) -> Rate:

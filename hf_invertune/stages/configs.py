@@ -125,6 +125,12 @@ class ScanConfig(Settings):
     fixed_trial: int = setting(20, "Updates of all; then the best start of each finalist goes on alone.", least=1)
     fixed: InversionConfig = field(default_factory=_fixed)
     gathering: GatheringConfig = field(default_factory=GatheringConfig)
+    max_chance: float = setting(
+        0.01,
+        "Most probable that the clean images' reading may be by chance, for the model to be judged at all; 1: any.",
+        least=0,
+        most=1,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

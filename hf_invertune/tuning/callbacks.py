@@ -29,6 +29,7 @@ from ..stages.configs import InversionConfig, RemovalConfig
 from ..stages.identification import TargetIdentifier
 from ..stages.inversion import TriggerInverter
 from ..stages.plan import TuningPlan, make_plan
+from ..stages.reading import check_reading
 from ..stages.verdict import treated
 from ..utils.progress import progress
 from ..utils.seeds import stream
@@ -92,6 +93,7 @@ class TriggerInversionCallback(InverTuneCallback):
         """Fill in `trainer.plan`.
 
         Raises:
+            CannotJudgeError: when no target was given and the model reads the labels no better than chance.
             InputError: when no target was given and the scan's verdict is none that `config.treat` names.
         """
         trainer = self.trainer
@@ -100,6 +102,7 @@ class TriggerInversionCallback(InverTuneCallback):
         classifier, config, pixels = trainer.classifier, trainer.config, trainer.train_dataset.pixels
         target, scan = classifier.label_of(self.target), None
         if target is None:
+            check_reading(classifier, trainer.train_dataset, config.scan)
             scan = TargetIdentifier(classifier, config.scan, config.seed).identify(pixels)
             if scan.target is None or not treated(scan.verdict, config):
                 raise InputError(

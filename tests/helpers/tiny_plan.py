@@ -54,6 +54,7 @@ def scan_config(verdict="backdoored", **settings):
         "batch_size": 2,
         "fixed": InversionConfig(steps=2, batch_size=2, embedding_weight=0.0, ssim_weight=0.0),
         "fixed_restarts": 1,
+        "max_chance": 1.0,  # the tiny CLIP has random weights
     }
     return ScanConfig(**{**small, "looks": 1, "bars": forced_bars(verdict), "gathering": UNGATHERED, **settings})
 

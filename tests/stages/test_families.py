@@ -11,8 +11,9 @@ from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.encoder import DualEncoder
 from hf_invertune.stages.configs import Bars, GatheringConfig, InversionConfig, ScanConfig
 from hf_invertune.stages.families import AdditiveFamily, BlendFamily, MaskedFamily, WaveFamily, WindowFamily
-from hf_invertune.stages.gathering import Gatherer, apart
+from hf_invertune.stages.gathering import Gatherer, apart, concentration
 from hf_invertune.stages.identification import TargetIdentifier
+from hf_invertune.stages.race import Race
 from hf_invertune.triggers import BlendTrigger, MaskedTrigger, WaveTrigger
 from hf_invertune.utils.seeds import stream
 
@@ -89,7 +90,7 @@ def starts(classifier, pixels, monkeypatch):
     """What a search by these settings learns from."""
     seen = []
 
-    def learn(self, batch_size, pixels, family, aim, start, generator):
+    def learn(self, batch_size, pixels, family, aim, start, generator, steps):
         seen.extend(start)
         return []
 
@@ -114,6 +115,31 @@ def test_a_search_goes_on_from_what_is_given_and_from_the_best_probes(starts, cl
     best = sorted(family.probes(), key=nearness, reverse=True)
     assert first is given and len(rest) > 1
     assert [probe.digest() for probe in rest] == [probe.digest() for probe in best[: len(rest)]]
+
+
+def test_after_a_trial_the_starts_that_gather_best_go_on(classifier, pixels, monkeypatch):
+    """Of windows whose patterns are held by a rate of next to nothing, the two that gather most."""
+    family, rounds = WindowFamily(), []
+    original = Gatherer._learn
+
+    def learn(self, batch_size, pixels, family, aim, start, generator, steps):
+        rounds.append((steps, len(start)))
+        return original(self, batch_size, pixels, family, aim, start, generator, steps)
+
+    monkeypatch.setattr(Gatherer, "_learn", learn)
+    settings = {"starts": 5, "steps": 3, "batch_size": 2, "learning_rate": 1e-6}
+    all_five = Gatherer(classifier, GatheringConfig((family,), trial=3, **settings)).starts(pixels, family)
+    two = Gatherer(classifier, GatheringConfig((family,), trial=2, kept=2, **settings)).starts(pixels, family)
+    assert rounds == [(3, 5), (2, 5), (1, 2)] and len(all_five) == 5
+    learnt_on, _ = apart(pixels, torch.Generator().manual_seed(stream(0, "gathering")))
+    middle = classifier.encoder.embed_pixels(pixels).mean(0)
+
+    def gathered(place):
+        return float(concentration(classifier.encoder.embed_pixels(learnt_on, place.trigger), middle))
+
+    best = sorted(all_five, key=gathered, reverse=True)[:2]
+    for one, other in zip(two, best, strict=True):
+        torch.testing.assert_close(one.trigger.pattern, other.trigger.pattern, atol=0.01, rtol=0)
 
 
 def test_without_probes_a_search_starts_at_random(starts):
@@ -166,16 +192,15 @@ def test_blends_race_once_and_are_scored_on_other_pictures(classifier, pixels, m
     config = ScanConfig((BlendFamily(),), simulation_steps=1, fixed=fixed, fixed_restarts=3, bars=never)
     config.gathering = GatheringConfig(families=())
     calls = []
-    module = "hf_invertune.stages.identification"
-    original = TargetIdentifier._held_out
+    original = Race._held_out
 
     def held_out(self, inverted, held):
         calls.append((inverted.label, len(held)))
         return original(self, inverted, held)
 
-    monkeypatch.setattr(f"{module}.TargetIdentifier._held_out", held_out)
+    monkeypatch.setattr(Race, "_held_out", held_out)
     evidence = TargetIdentifier(classifier, config).identify(pixels).evidence[0]
-    assert sorted(label for label, _ in calls) == sorted([0, 1, 2, 3] * 3)
+    assert sorted(label for label, _ in calls) == [0, 1, 2, 3]
     assert {count for _, count in calls} == {max(2, len(pixels) // 6)}
     best = evidence.candidates[0]
     assert best.objective == evidence.scores[best.label] == min(evidence.scores.values())

@@ -6,12 +6,13 @@ import torch
 
 from hf_invertune.errors import InputError
 from hf_invertune.models.classifier import ZeroShotClassifier
-from hf_invertune.stages import identification
+from hf_invertune.stages import race as races
 from hf_invertune.stages.configs import Bars, GatheringConfig, InversionConfig, ScanConfig
 from hf_invertune.stages.families import AdditiveFamily, BlendFamily, MaskedFamily, WindowFamily
 from hf_invertune.stages.families.masked import patch_areas
-from hf_invertune.stages.identification import ScanResult, TargetIdentifier, best_of_each_label
+from hf_invertune.stages.identification import ScanResult, TargetIdentifier
 from hf_invertune.stages.inversion import InvertedTrigger
+from hf_invertune.stages.race import best_of_each_label
 from hf_invertune.stages.simulation import Simulation
 from hf_invertune.stages.verdict import Evidence, Verdict, conclude, judge, robust_z
 from hf_invertune.triggers import AdditiveTrigger
@@ -82,7 +83,7 @@ def race(monkeypatch):
             calls.append((self.config.steps, self.config.batch_size, list(labels), list(start)))
             return [candidate(label, objectives[i]) for i, label in enumerate(labels)]
 
-        monkeypatch.setattr(identification.TriggerInverter, "invert", invert)
+        monkeypatch.setattr(races.TriggerInverter, "invert", invert)
         small = {"restarts": 2, "finalists": 2, "steps": (5, 7), "batch_size": 3, "looks": 1}
         config = ScanConfig(**{"families": (MaskedFamily(),), **small, **settings})
         identifier = TargetIdentifier(classifier or Strangers(), config)
@@ -158,7 +159,7 @@ def test_the_labels_race_so_often_at_most(race):
 @pytest.fixture
 def blends(race, monkeypatch):
     """The race of the blends, each as good on other pictures as where it was learnt."""
-    monkeypatch.setattr(TargetIdentifier, "_held_out", lambda self, inverted, pixels: inverted.objective)
+    monkeypatch.setattr(races.Race, "_held_out", lambda self, inverted, pixels: inverted.objective)
     fixed = InversionConfig(steps=6, batch_size=5)
     return partial(race, families=(BlendFamily(),), fixed=fixed, fixed_restarts=2)
 
@@ -172,6 +173,13 @@ def test_blends_race_in_one_round(blends, race):
     assert evidence.scores == {2: 5.0, 1: 6.0, 0: 8.0, 3: 9.0}
     assert (evidence.family, evidence.label, evidence.lead) == ("blend", 2, pytest.approx(0.2))
     assert [(one.label, one.objective) for one in evidence.candidates] == [(2, 5.0), (1, 6.0), (0, 8.0)]
+
+
+def test_after_a_trial_of_all_starts_the_best_of_each_finalist_goes_on(blends, race):
+    """Label 3 gets better than what it is behind at the trial, but it does not take part any more."""
+    evidence = blends([ONCE, [3.0, 7.0]], finalists=2, fixed_trial=2)
+    assert race.calls == [(2, 5, [0, 1, 2, 3, 0, 1, 2, 3], []), (4, 5, [2, 1], [STILL] * 2)]
+    assert evidence.scores == {2: 3.0, 1: 6.0, 0: 8.0, 3: 9.0}
 
 
 def test_blends_race_again_while_the_lead_decides_nothing(blends, race):
