@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .stages.inversion import InvertedTrigger, TriggerInverter
     from .stages.localization import CriticalNeurons, NeuronLocalizer
     from .stages.plan import Pool, TuningPlan, make_plan
+    from .stages.presets import preset
     from .stages.simulation import Simulation, Simulator
     from .stages.verdict import Evidence, Verdict
     from .triggers import (
@@ -160,6 +161,7 @@ __all__ = [
     "make_victim",
     "poison",
     "poison_dataset",
+    "preset",
     "search_learning_rates",
     "verify_report",
 ]
@@ -256,6 +258,7 @@ _MODULES = {
         "TuningPlan",
         "make_plan",
     ),
+    "stages.presets": ("preset",),
     "stages.simulation": (
         "Simulation",
         "Simulator",

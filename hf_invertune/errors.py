@@ -34,7 +34,7 @@ class ExitCode(IntEnum):
     @classmethod
     def of(cls, verdict: str, outcome: str = "scanned") -> "ExitCode":
         """How a scan or a removal ends."""
-        if outcome == "not cleaned":
+        if outcome in ("reduced", "not cleaned"):
             return cls.NOT_CLEANED
         if outcome == "cleaned":
             return cls.OK

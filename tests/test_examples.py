@@ -19,6 +19,7 @@ import hf_invertune
 from hf_invertune.lab.demo import demo_victim
 from hf_invertune.models.evaluation import Metrics
 from hf_invertune.models.loading import state_digest
+from hf_invertune.stages.configs import ScanConfig
 from hf_invertune.stages.identification import ScanResult
 from hf_invertune.stages.inversion import InvertedTrigger
 from hf_invertune.stages.localization import CriticalNeurons
@@ -106,7 +107,7 @@ def test_scan_in_ci(tiny_folder, folder, tmp_path):
     """The exit code says the verdict that the report tells."""
     report = tmp_path / "report"
     settings = tmp_path / "quick.yaml"
-    settings.write_text("scan: {steps: [1, 1]}")
+    settings.write_text(yaml.safe_dump({"scan": scan_config(bars=ScanConfig().bars).plain()}))
     small = ["--config", settings, "--report", report]
     outcome = run_forked(EXAMPLES / "scan_in_ci.py", "--model", tiny_folder, "--images", folder, *small)
     verdict = json.loads((report / "report.json").read_text())["scan"]["verdict"]

@@ -91,7 +91,7 @@ def test_model_without_a_backdoor_is_left_alone(remover, verdict, monkeypatch, t
 
 def test_an_inconclusive_model_is_treated(remover):
     result = remover.remove(pictures(32), config=removal_config("inconclusive"))
-    assert result.verdict is Verdict.INCONCLUSIVE and result.outcome in ("cleaned", "not cleaned")
+    assert result.verdict is Verdict.INCONCLUSIVE and result.outcome in ("cleaned", "reduced", "not cleaned")
     assert result.report.target == result.report.scan.target
 
 
@@ -99,7 +99,9 @@ def test_backdoored_model_is_cleaned(removal):
     remover, original, result = removal
     report = result.report
     assert (result.verdict, result.outcome) == (Verdict.BACKDOORED, report.outcome)
-    assert report.outcome in ("cleaned", "not cleaned") and (report.outcome == "cleaned") == (not report.reasons)
+    assert report.outcome in ("cleaned", "reduced", "not cleaned") and (report.outcome == "cleaned") == (
+        not report.reasons
+    )
     assert (result.target, result.target_name) == (report.scan.target, CLASS_NAMES[report.scan.target])
     assert type(result.model) is CLIPModel and result.model is remover.model is remover.source.encoder.model
     assert not result.model.training and all(p.requires_grad for p in result.model.parameters())

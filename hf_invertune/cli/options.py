@@ -51,6 +51,9 @@ Verbose = Annotated[bool, option("Print the libraries' logs too, on stderr.", "-
 ConfigFile = Annotated[
     Path | None, option("Settings, a .yaml or .toml file; see docs/configuration.md.", exists=True, dir_okay=False)
 ]
+Preset = Annotated[
+    str | None, option("Settings by name: 'default', or 'paper' for what InverTune's authors describe.")
+]
 Assignments = Annotated[
     list[str] | None, option("One setting, as tuning.lora_r=16; once for each. It overrules --config.", "--set")
 ]
@@ -68,6 +71,7 @@ class Source:
     label_column: LabelColumn = None
     limit: Limit = None
     config: ConfigFile = None
+    preset: Preset = None
     assignments: Assignments = None
     seed: Annotated[int | None, option("Seed of everything random.", min=0, max=2**32 - 1)] = None
     revision: Revision = None
@@ -80,8 +84,13 @@ class Source:
     def settings(self, *assignments: str) -> "RemovalConfig":
         """Those of the file, with what options say instead; `assignments` are those of a verb's own options."""
         from ..stages.configs import RemovalConfig
+        from ..stages.presets import preset
 
-        config = RemovalConfig() if self.config is None else RemovalConfig.load(self.config)
+        if self.preset is not None and self.config is not None:
+            raise InputError(
+                "`preset`: got a `config` file too; pass one of them, and single settings by `assignments`."
+            )
+        config = preset(self.preset or "default") if self.config is None else RemovalConfig.load(self.config)
         config = config.assign([*(self.assignments or []), *assignments], "assignments")
         return config if self.seed is None else config.assign([f"seed={self.seed}"])
 

@@ -127,7 +127,7 @@ def publish(
 def _check(folder: Path, report: AuditReport, adapter: bool, force: bool) -> None:
     if report.outcome == "scanned":
         raise InputError("`report`: it only scanned a model; what `remove` hands back can be pushed.")
-    if report.outcome == "not cleaned" and not force:
+    if report.outcome in ("reduced", "not cleaned") and not force:
         raise InputError(
             f"`push_to_hub`: the cleaning did not reach the bar ({' '.join(report.reasons)}) Pass `force` to push anyway."
         )

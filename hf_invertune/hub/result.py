@@ -33,7 +33,7 @@ class RemovalResult:
 
     @property
     def outcome(self) -> str:
-        """`"cleaned"`, `"not cleaned"` or `"unchanged"`."""
+        """`"cleaned"`, `"reduced"`, `"not cleaned"` or `"unchanged"`."""
         return self.report.outcome
 
     @property

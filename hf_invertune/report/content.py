@@ -3,7 +3,7 @@
 import platform
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,14 +13,12 @@ from ..stages.identification import ScanResult
 from ..stages.inputs import DataIdentity, ModelIdentity
 from ..stages.inversion import InvertedTrigger
 from ..stages.localization import CriticalNeurons
-from ..stages.verdict import Verdict, missed_bars
+from ..stages.verdict import Outcome, Verdict, achieved, missed_bars
 from ..utils.provenance import PACKAGES, now
 from ..utils.storage import Saved
 
 
 SCHEMA_VERSION = "2.0"
-
-Outcome = Literal["scanned", "unchanged", "cleaned", "not cleaned"]
 
 
 @dataclass
@@ -80,7 +78,7 @@ class ReportContent(Saved):
 
     Attributes:
         outcome (`str`): `"scanned"` when no cleaning was asked for, `"unchanged"` when none was needed, else
-            `"cleaned"` or `"not cleaned"`.
+            `"cleaned"`, `"reduced"` or `"not cleaned"`, see [`achieved`].
         scan (`ScanResult`): of the model as it came, with its `inputs`.
         removal (`Removal`, *optional*): what was done, when something was.
         config (`RemovalConfig`): the settings; its part `scan` is that of the second scan.
@@ -159,6 +157,13 @@ class ReportContent(Saved):
             return None
         strongest = title(self.removal.inverted[0].family)
         return next(one.trigger_sha256 for one in self.removal.measurements if one.trigger == strongest)
+
+    @property
+    def achieved(self) -> Outcome:
+        """What the tuning came to, by the measurements and the second scan; the outcome where nothing was tuned."""
+        if self.removal is None:
+            return self.outcome
+        return achieved(self.removal.measurements, self.reasons, self.config.audit)
 
     @property
     def reasons(self) -> list[str]:

@@ -24,6 +24,8 @@ DONE = {
     "scanned": "This was a scan only: the model was not changed.",
     "unchanged": "The model was left as it came: every weight is bit-identical.",
     "cleaned": "The model was tuned against that trigger and reached every bar set for it.",
+    "reduced": "The model was tuned against that trigger, which now succeeds half as often at most, but it missed a bar. "
+    "Do not rely on it.",
     "not cleaned": "The model was tuned against that trigger but did not reach the bar. Do not rely on it.",
 }
 
@@ -84,15 +86,15 @@ def headline(report: ReportContent, target: str | None) -> str:
         Verdict.INCONCLUSIVE: f"Inconclusive: {_quoted(target)} is suspicious",
         Verdict.CLEAN: "No backdoor found",
     }[report.verdict]
-    done = {"scanned": "", "unchanged": " — left unchanged", "cleaned": " — cleaned", "not cleaned": " — not cleaned"}
-    return found + done[report.outcome]
+    done = {"scanned": "", "unchanged": " — left unchanged"}
+    return found + done.get(report.outcome, f" — {report.outcome}")
 
 
 def status(report: ReportContent) -> str:
     """The colour of the page: `"good"`, `"bad"` or `"unsure"`."""
     if report.outcome == "cleaned":
         return "good"
-    if report.outcome == "not cleaned":
+    if report.outcome in ("reduced", "not cleaned"):
         return "bad"
     return {Verdict.CLEAN: "good", Verdict.BACKDOORED: "bad", Verdict.INCONCLUSIVE: "unsure"}[report.verdict]
 

@@ -19,7 +19,7 @@ from .content import Removal, title
 from .html import render
 from .plots import unpacked
 from .report import FILES, AuditReport, triggers_in
-from .wellformed import TUNED, faults
+from .wellformed import faults
 
 
 DRAWN_WITH = ("hf_invertune", "matplotlib", "pillow", "jinja2")
@@ -111,8 +111,8 @@ def _verdict(scan: ScanResult) -> Iterator[str]:
 
 
 def _outcome(report: AuditReport) -> Iterator[str]:
-    if report.outcome in TUNED and report.outcome != ("not cleaned" if report.reasons else "cleaned"):
-        yield f"{report.outcome!r}, and {len(report.reasons)} bars were missed"
+    if report.outcome != report.achieved:
+        yield f"{report.outcome!r}, and by the measurements {report.achieved!r}; {len(report.reasons)} bars were missed"
     if report.outcome == "unchanged" and report.verdict == "backdoored":
         yield "a model judged backdoored was left unchanged"
 

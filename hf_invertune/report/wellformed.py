@@ -13,7 +13,7 @@ from .content import Examples, Removal, ReportContent, title
 from .report import triggers_in
 
 
-TUNED = ("cleaned", "not cleaned")
+TUNED = ("cleaned", "reduced", "not cleaned")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 MOST = 1e12
 """Far above any score."""

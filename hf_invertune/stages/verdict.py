@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import torch
 
-from ..models.evaluation import Measurement, measured
+from ..models.evaluation import Measurement, Metrics, measured
 from ..utils.storage import Saved
 from .configs import AuditConfig, Bars, RemovalConfig, ScanConfig
 from .gathering import Gathering
@@ -15,6 +16,11 @@ from .inversion import InvertedTrigger
 
 CALIBRATION = "The bars of the verdict were set on small CLIP models, of drawings and of CIFAR-10, and on no others."
 """What the verdict's error rates are known for."""
+
+
+Outcome = Literal["scanned", "unchanged", "cleaned", "reduced", "not cleaned"]
+"""What became of a model: a scan was all; it was left bit-identical; it was tuned and reached every bar; it missed one, but
+every trigger that was measured succeeds half as often at most; not even that."""
 
 
 class Verdict(StrEnum):
@@ -136,6 +142,29 @@ def robust_z(scores: Mapping[int, float]) -> dict[int, float]:
     return dict(zip(scores, z.tolist(), strict=True))
 
 
+MUCH = 0.5
+"""To which share a trigger's success beyond its floor must fall at least, for a backdoor to count as reduced."""
+
+
+def excess(metrics: Metrics) -> float:
+    """By how much a trigger succeeds beyond its floor: ASR less the rate at which images without it are read so."""
+    return measured(metrics.attack_success_rate).value - measured(metrics.target_rate).value
+
+
+def achieved(measurements: Sequence[Measurement], missed: Sequence[str], bars: AuditConfig) -> Outcome:
+    """What a tuning came to.
+
+    Args:
+        measurements (`Sequence[Measurement]`): of each trigger, before and after.
+        missed (`Sequence[str]`): what [`missed_bars`] says.
+        bars ([`AuditConfig`]): what was to be reached.
+    """
+    if not missed:
+        return "cleaned"
+    fell = [excess(one.after) <= max(bars.max_attack_success_rate, MUCH * excess(one.before)) for one in measurements]
+    return "reduced" if all(fell) else "not cleaned"
+
+
 def missed_bars(
     measurements: Sequence[Measurement], second: Verdict, suspect: str | None, bars: AuditConfig
 ) -> list[str]:
@@ -149,9 +178,8 @@ def missed_bars(
     reasons = []
     for measurement in measurements:
         before, after = measurement.before, measurement.after
-        excess = measured(after.attack_success_rate).value - measured(after.target_rate).value
-        if excess > bars.max_attack_success_rate:
-            reasons.append(f"Trigger '{measurement.trigger}' still succeeds on {excess:.1%} of the images.")
+        if excess(after) > bars.max_attack_success_rate:
+            reasons.append(f"Trigger '{measurement.trigger}' still succeeds on {excess(after):.1%} of the images.")
         if before.clean_accuracy is not None and after.clean_accuracy is not None:
             drop = before.clean_accuracy.value - after.clean_accuracy.value
             if drop > bars.max_accuracy_drop:

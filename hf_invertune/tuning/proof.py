@@ -77,8 +77,7 @@ class ProofCallback(InverTuneCallback):
         )
         seconds = {"tuning": tuned - self.begin, "proof": time.perf_counter() - tuned}
         report = AuditReport("cleaned", self.scan, removal, trainer.config, seconds=seconds)
-        if report.reasons:
-            report.outcome = "not cleaned"
+        report.outcome = report.achieved
         trainer.track(audit_figures(report))
         adapter = Adapter.of(trainer.model, trainer.source.name, trainer.source.revision)
         self.result = RemovalResult(report, cleaned, adapter)

@@ -291,6 +291,7 @@ def test_trouble(tmp_path, monkeypatch, verb, error, code, message):
         ("inconclusive", "cleaned", 0),
         ("clean", "unchanged", 0),
         ("backdoored", "not cleaned", 4),
+        ("backdoored", "reduced", 4),
         ("inconclusive", "unchanged", 5),
         ("backdoored", "scanned", 3),
         ("inconclusive", "scanned", 5),

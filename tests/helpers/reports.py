@@ -29,6 +29,7 @@ CASES = {
     "unchanged clean": ("unchanged", Verdict.CLEAN),
     "unchanged inconclusive": ("unchanged", Verdict.INCONCLUSIVE),
     "cleaned": ("cleaned", Verdict.BACKDOORED),
+    "reduced": ("reduced", Verdict.BACKDOORED),
     "not cleaned": ("not cleaned", Verdict.BACKDOORED),
 }
 
@@ -122,7 +123,7 @@ def make_removal(generator, names, config, success, labelled):
 def make_report(outcome="cleaned", verdict=Verdict.BACKDOORED, labelled=True, names=NAMES, seed=0):
     """An audit report as a run with this outcome leaves it."""
     generator = torch.Generator().manual_seed(seed)
-    config, success = RemovalConfig(), {"cleaned": 1, "not cleaned": 24}.get(outcome)
+    config, success = RemovalConfig(), {"cleaned": 1, "reduced": 24, "not cleaned": 84}.get(outcome)
     scan = make_scan(generator, names, verdict, config.scan, config.seed)
     scan.inputs = Inputs(
         ModelIdentity("org/suspicious-clip", "ab" * 20, "float32", 151277313, "aa" * 32),

@@ -74,7 +74,9 @@ def test_what_the_page_says():
     assert "| Clean accuracy (CA) | 89.0 % (113/127; 82.3 to 93.3) | 89.0 % (113/127; 82.3 to 93.3) |" in text
     assert "Its pixels are not published" in text
     assert "Its pixels are not published" not in make_card(make_report().published(include_trigger=True), "a/b").text
-    assert "Do not trust this model" in card("not cleaned").text
+    for outcome, what in (("reduced", "only reduced it"), ("not cleaned", "did not reach the bar")):
+        text = card(outcome).text
+        assert "Do not trust this model" in text and f"the attempt to remove it {what}." in text
     for case in ("unchanged clean", "unchanged inconclusive"):
         assert "unchanged copy" in card(case).text and "removed" not in card(case).text
     assert 'PeftModel.from_pretrained(base, "me/clean-clip")' in card(adapter=True).text

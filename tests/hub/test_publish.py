@@ -202,8 +202,9 @@ def test_a_user_may_push_to_a_namespace_of_that_name(hub, result, monkeypatch):
 # What is refused before the first request
 
 
-def test_a_model_that_is_not_clean(hub, result):
-    result.report.outcome = "not cleaned"
+@pytest.mark.parametrize("outcome", ["reduced", "not cleaned"])
+def test_a_model_that_is_not_clean(hub, result, outcome):
+    result.report.outcome = outcome
     second = result.report.second_scan
     second.verdict, second.target = Verdict.BACKDOORED, TARGET
     with pytest.raises(InputError, match="did not reach the bar .A second scan .* Pass `force`"):

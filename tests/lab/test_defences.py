@@ -63,7 +63,7 @@ def test_ours_cleans(tiny, monkeypatch):
     assert defended.verdict is Verdict.BACKDOORED
     assert defended.target in CLASS_NAMES and isinstance(defended.trigger, Trigger)
     assert list(defended.details) == ["outcome", "reasons", "seconds"]
-    assert defended.details["outcome"] in ("cleaned", "not cleaned")
+    assert defended.details["outcome"] in ("cleaned", "reduced", "not cleaned")
     assert {"scan", "tuning"} <= set(defended.details["seconds"])
 
 

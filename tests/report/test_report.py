@@ -18,6 +18,7 @@ HEADLINES = {
     "unchanged clean": "No backdoor found — left unchanged",
     "unchanged inconclusive": "Inconclusive: ‘green square’ is suspicious — left unchanged",
     "cleaned": "Backdoored towards ‘green square’ — cleaned",
+    "reduced": "Backdoored towards ‘green square’ — reduced",
     "not cleaned": "Backdoored towards ‘green square’ — not cleaned",
 }
 
@@ -92,7 +93,7 @@ def test_page_is_accessible(pages, case):
     assert len(named) == len(set(named))
 
 
-@pytest.mark.parametrize("case", ["cleaned", "not cleaned"])
+@pytest.mark.parametrize("case", ["cleaned", "reduced", "not cleaned"])
 def test_page_shows_the_numbers_of_the_report(pages, case):
     report, text = make_report(*CASES[case]), Page(pages[case]).text
     for measurement in report.measurements:

@@ -492,7 +492,7 @@ def test_backdoored_model_left_unchanged_does_not_hold(saved, tmp_path):
 
 def test_every_outcome_but_its_own_is_found(saved, tmp_path):
     for case, (outcome, _) in CASES.items():
-        for other in {"scanned", "unchanged", "cleaned", "not cleaned"} - {outcome}:
+        for other in {"scanned", "unchanged", "cleaned", "reduced", "not cleaned"} - {outcome}:
             folder = shutil.copytree(saved[case], tmp_path / case / other)
             forge(folder, lambda r, other=other: r.update(outcome=other), drawn=False)
             assert named(verify_report(folder), False), (case, other)

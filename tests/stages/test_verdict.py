@@ -7,7 +7,16 @@ from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.evaluation import Measurement, Metrics, Rate
 from hf_invertune.stages.configs import AuditConfig, Bars, ScanConfig
 from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
-from hf_invertune.stages.verdict import Evidence, Verdict, conclude, first_stranger, judge, missed_bars, robust_z
+from hf_invertune.stages.verdict import (
+    Evidence,
+    Verdict,
+    achieved,
+    conclude,
+    first_stranger,
+    judge,
+    missed_bars,
+    robust_z,
+)
 
 
 def test_robust_z():
@@ -108,7 +117,11 @@ def test_kin_are_measured_after_centring():
 
 
 def measured(asr=0, floor=0, clean=(90, 90), agreement=None):
-    before = Metrics(clean_accuracy=None if agreement else Rate(clean[0], 100), attack_success_rate=Rate(100, 100))
+    before = Metrics(
+        clean_accuracy=None if agreement else Rate(clean[0], 100),
+        attack_success_rate=Rate(100, 100),
+        target_rate=Rate(floor, 100),
+    )
     after = Metrics(
         clean_accuracy=None if agreement else Rate(clean[1], 100),
         agreement=agreement,
@@ -132,3 +145,17 @@ def measured(asr=0, floor=0, clean=(90, 90), agreement=None):
 )
 def test_missed_bars(given, second, expected):
     assert missed_bars([measured(**given)] * 2, second, "cat", AuditConfig()) == expected
+
+
+@pytest.mark.parametrize(
+    ("rates", "missed", "expected"),
+    [
+        ([(5, 0), (9, 4)], [], "cleaned"),
+        ([(5, 0), (9, 4)], ["A second scan is inconclusive about 'cat'."], "reduced"),
+        ([(5, 0), (51, 4)], ["A trigger still succeeds."], "reduced"),
+        ([(5, 0), (53, 4)], ["A trigger still succeeds."], "not cleaned"),
+    ],
+)
+def test_achieved(rates, missed, expected):
+    """With a floor of 4 a trigger succeeded on 96 of 100 pictures beyond it, so 48 is half."""
+    assert achieved([measured(asr, floor) for asr, floor in rates], missed, AuditConfig()) == expected

@@ -1,0 +1,42 @@
+"""Settings by name: the method of the paper, beside ours."""
+
+from typing import Any
+
+from ..errors import InputError, nearest
+from .configs import RemovalConfig
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # InverTune (arXiv 2506.12411): one family, the label whose share grows most is raced for, one trigger is inverted and
+    # stays as it is, critical layers only. Where the paper tunes all weights at 2e-6 to 8e-6, this is a LoRA adapter at
+    # its own rate.
+    "paper": {
+        "scan": {"families": [{"kind": "masked", "mask_weight": 500.0}], "gathering": {"families": [], "bars": {}}},
+        "inversion": {"steps": 200, "batch_size": 64},
+        "tuning": {
+            "max_steps": 200,
+            "per_device_train_batch_size": 64,
+            "preserve_weight": 0.5,
+            "embedding_weight": 0.0,
+            "search_steps": 0,
+            "reinversion_steps": 0,
+            "lora_layers": "critical",
+        },
+    },
+}
+"""What each preset sets; the rest is as ever."""
+
+
+def preset(name: str) -> RemovalConfig:
+    """The settings of that name.
+
+    Args:
+        name (`str`): `"default"`, or `"paper"`: what InverTune's authors describe, with a LoRA adapter.
+
+    Raises:
+        InputError: no such preset.
+    """
+    if name not in PRESETS:
+        raise InputError(f"`preset`: got {name!r}; {nearest(name, PRESETS)}.")
+    return RemovalConfig.of(PRESETS[name])
