@@ -251,9 +251,9 @@ class BackdoorRemover:
         logger.info("Proof: %s", " ".join([f"{self.result.outcome}.", *self.result.report.reasons]))
         return self.result
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, format: str | None = None) -> None:
         """Save model and processor in the dtype that the weights came in; see [`LoadedModel.save_pretrained`]."""
-        self.source.save_pretrained(folder)
+        self.source.save_pretrained(folder, format)
 
     def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> CommitInfo:
         """Push what the last `remove` handed back; see [`RemovalResult.push_to_hub`].

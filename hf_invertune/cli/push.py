@@ -14,6 +14,9 @@ def push(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `remove --output-dir` wrote.")],
     repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="Where to: 'namespace/name' on the Hub.")],
     adapter: Annotated[bool, option("The LoRA adapter on the original, not the merged model.", "--adapter")] = False,
+    format: Annotated[
+        str | None, option("Whose files: 'transformers' or 'open_clip'; by default those that `remove` wrote.")
+    ] = None,
     private: Annotated[bool | None, option("Visibility of a new repository.", "--private/--public")] = None,
     token: Token = None,
     revision: Annotated[str | None, option("Branch to push to; made when it is not there.")] = None,
@@ -43,6 +46,7 @@ def push(
             AuditReport.load(folder / "audit"),
             repo_id,
             adapter=adapter,
+            format=format,
             private=private,
             token=token,
             revision=revision,

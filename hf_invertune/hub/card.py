@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 from ..data.prompts import TEMPLATES
 from ..errors import InputError
 from ..models.evaluation import METRICS, WITHOUT_TRIGGER, Measurement, Metrics, Rate
+from ..models.loading import Format
 from ..report import plots
 from ..report.html import flat
 from ..report.report import AuditReport
@@ -32,6 +33,7 @@ def make_card(
     repo_id: str,
     *,
     adapter: bool = False,
+    format: Format = "transformers",
     license: str | None = None,
     pictures: dict[str, str] | None = None,
     template: str | Path | None = None,
@@ -42,6 +44,7 @@ def make_card(
         report ([`AuditReport`]): in the form that is published.
         repo_id (`str`): where the card will stand.
         adapter (`bool`): whether the repository holds a LoRA adapter, not a merged model.
+        format (`str`): whose files a merged model is in: `"transformers"` or `"open_clip"`.
         license (`str`, *optional*): by default that of the model that was cleaned.
         pictures (`dict[str, str]`, *optional*): path in the repository -> what the picture shows.
         template (`str` or `Path`, *optional*): a Jinja2 file of one's own, with the variables of model_card_template.md.
@@ -54,7 +57,7 @@ def make_card(
         base_model=base,
         datasets=report.data.source if report.data.on_hub else None,
         eval_results=_results(report),
-        library_name="peft" if adapter else "transformers",
+        library_name="peft" if adapter else format,
         license=license or report.model.license.get("license"),
         license_name=None if license else report.model.license.get("license_name"),
         license_link=None if license else report.model.license.get("license_link"),
@@ -71,7 +74,7 @@ def make_card(
     environment.filters["plain"] = plain
     try:
         text = environment.from_string(source.read_text(encoding="utf-8")).render(
-            card_data=data.to_yaml(), **_variables(report, repo_id, adapter), pictures=pictures or {}
+            card_data=data.to_yaml(), **_variables(report, repo_id, adapter, format), pictures=pictures or {}
         )
         return ModelCard(text)
     except (OSError, UnicodeDecodeError, TemplateError, ValueError) as error:
@@ -170,7 +173,7 @@ def _figures(measurement: Measurement, metrics: Metrics, first: bool) -> list[tu
     return [figure for figure in figures if (rate := getattr(metrics, figure[0])) is not None and rate.count]
 
 
-def _variables(report: AuditReport, repo_id: str, adapter: bool) -> dict[str, Any]:
+def _variables(report: AuditReport, repo_id: str, adapter: bool, format: Format) -> dict[str, Any]:
     """What the template may use; its head lists the names."""
     critical = None if report.removal is None else report.removal.critical
     return {
@@ -179,7 +182,9 @@ def _variables(report: AuditReport, repo_id: str, adapter: bool) -> dict[str, An
         "base_model": report.model.name,
         "base_revision": report.model.revision,
         "base_on_hub": report.model.on_hub,
+        "base_format": report.model.format,
         "adapter": adapter,
+        "format": format,
         "verdict": report.verdict.value,
         "outcome": report.outcome,
         "reasons": report.reasons,

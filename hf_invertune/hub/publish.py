@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from ..errors import HubError, InputError
-from ..models.loading import load_model
+from ..models.loading import LoadedModel, format_of, load_model
 from ..report.report import AuditReport
 from ..utils.files import write_bytes
 from ..utils.hub_errors import hub_errors
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 PUBLISHED = (
     *("config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
+    *("open_clip_config.json", "open_clip_model.safetensors"),
     *("adapter_config.json", "adapter_model.safetensors"),
     *("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
@@ -35,6 +36,7 @@ PUBLISHED = (
 
 OURS = (
     *("audit/*", "figures/before_after.png", "figures/scores.png", "config.json"),
+    "open_clip_config.json",
     "adapter_*",
     "*.safetensors",
     "*.safetensors.index.json",
@@ -51,6 +53,8 @@ class PushOptions(TypedDict, total=False):
 
     Keys:
         adapter (`bool`): push the LoRA adapter on the original model, not the merged model.
+        format (`str`): whose files the merged model goes up in, see [`LoadedModel.save_pretrained`]; by default those in
+            which it is saved.
         private (`bool`): visibility of a repository that is made; by default that of the account or organisation.
         token (`str`): access token with the right to write; by default the one that is logged in.
         revision (`str`): branch to push to, made when it is not there; by default `main`.
@@ -64,6 +68,7 @@ class PushOptions(TypedDict, total=False):
     """
 
     adapter: bool
+    format: str | None
     private: bool | None
     token: str | None
     revision: str | None
@@ -81,6 +86,7 @@ def publish(
     repo_id: str,
     *,
     adapter: bool = False,
+    format: str | None = None,
     private: bool | None = None,
     token: str | None = None,
     revision: str | None = None,
@@ -105,12 +111,16 @@ def publish(
     api = HfApi(token=token)
     with refused(repo_id):
         validate_repo_id(repo_id)
-    _check(folder, report, adapter, force)
+    model = _check(folder, report, adapter, force, format)
     if "/" not in repo_id:
         with refused(repo_id):
             repo_id = f"{api.whoami()['name']}/{repo_id}"
     with tempfile.TemporaryDirectory() as beside:
-        stage = Path(beside)
+        stage = Path(beside) / "repository"
+        stage.mkdir()
+        if model is not None and format not in (None, format_of(folder)):
+            folder = Path(beside) / "model"
+            model.save_pretrained(folder, format)
         _assemble(stage, folder, report, repo_id, adapter, include_trigger, license, card_template)
         public = [repo_id, *report.scan.class_names]
         public += [report.model.name] * report.model.on_hub + [report.data.source] * report.data.on_hub
@@ -124,7 +134,8 @@ def publish(
             return _commit(api, stage, repo_id, private, revision, create_pr, message)
 
 
-def _check(folder: Path, report: AuditReport, adapter: bool, force: bool) -> None:
+def _check(folder: Path, report: AuditReport, adapter: bool, force: bool, format: str | None) -> LoadedModel | None:
+    """The merged model in `folder`, if that is what is pushed, when all is in order."""
     if report.outcome == "scanned":
         raise InputError("`report`: it only scanned a model; what `remove` hands back can be pushed.")
     if report.outcome in ("reduced", "not cleaned") and not force:
@@ -132,6 +143,8 @@ def _check(folder: Path, report: AuditReport, adapter: bool, force: bool) -> Non
             f"`push_to_hub`: the cleaning did not reach the bar ({' '.join(report.reasons)}) Pass `force` to push anyway."
         )
     if adapter:
+        if format is not None:
+            raise InputError(f"`format`: got {format!r} for an adapter, which has but one; leave it out.")
         if not (folder / "adapter_model.safetensors").is_file():
             raise InputError("`adapter`: nothing was tuned, so there is no adapter; push the merged model.")
         if not report.model.on_hub:
@@ -139,13 +152,15 @@ def _check(folder: Path, report: AuditReport, adapter: bool, force: bool) -> Non
                 f"`adapter`: its base, {report.model.name}, is a local folder that nobody else can load; push the merged "
                 "model, or load the base from the Hub."
             )
-        return
-    found = load_model(folder, device="cpu").digest()
+        return None
+    model = load_model(folder, device="cpu")
+    found = model.digest()
     if found != report.sha256_after:
         raise InputError(
             f"`report`: it is on a model with the SHA-256 {report.sha256_after}, and that in {folder.name}/ has "
             f"{found}; push them together as `remove` wrote them."
         )
+    return model
 
 
 def _assemble(
@@ -168,7 +183,15 @@ def _assemble(
     for name, chart in make_charts(published).items():
         write_bytes(stage / "figures" / f"{name}.png", chart.png())
         pictures[f"figures/{name}.png"] = chart.description
-    card = make_card(published, repo_id, adapter=adapter, license=license, pictures=pictures, template=card_template)
+    card = make_card(
+        published,
+        repo_id,
+        adapter=adapter,
+        format=format_of(folder),
+        license=license,
+        pictures=pictures,
+        template=card_template,
+    )
     (stage / "README.md").write_text(str(card), encoding="utf-8")
 
 

@@ -66,9 +66,9 @@ class RemovalResult:
         """CA, ASR and the rest, before and after, one entry a trigger."""
         return self.report.measurements
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, format: str | None = None) -> None:
         """Save model and processor in the dtype that the weights came in; see [`LoadedModel.save_pretrained`]."""
-        self.cleaned.save_pretrained(folder)
+        self.cleaned.save_pretrained(folder, format)
 
     def save_adapter(self, folder: str | Path) -> None:
         """Save the adapter, with the processor, as `peft.PeftModel.from_pretrained` reads it.
@@ -97,5 +97,5 @@ class RemovalResult:
             if options.get("adapter"):
                 self.save_adapter(folder)
             else:
-                self.save_pretrained(folder)
+                self.save_pretrained(folder, options.get("format"))
             return publish(folder, self.report, repo_id, **options)

@@ -19,6 +19,7 @@ class CLIPEncoder(DualEncoder):
 
     model_type = "clip"
     tower = CLIPVisionModel
+    formats = ("transformers", "open_clip")
 
     @classmethod
     def read(cls, folder: Path, name: str) -> tuple[Self, list[str]]:

@@ -28,6 +28,8 @@ class DualEncoder(nn.Module, ABC):
     """What the config.json of the family says."""
     tower: ClassVar[type[nn.Module]]
     """The class of the image tower."""
+    formats: ClassVar[tuple[str, ...]] = ("transformers",)
+    """Whose files a model of the family can be saved in, its own format first."""
     families: ClassVar[dict[str, type["DualEncoder"]]] = {}
 
     model: Any

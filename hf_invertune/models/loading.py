@@ -5,7 +5,7 @@ import hashlib
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 import yaml
@@ -18,12 +18,20 @@ from ..utils.files import whole_folder
 from ..utils.hub_errors import hub_errors
 from .clip import CLIPEncoder
 from .encoder import DualEncoder
+from .open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
+from .open_clip import is_open_clip, read_open_clip, write_open_clip
 
 
 logger = logging.getLogger(__name__)
 
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+Format: TypeAlias = Literal["transformers", "open_clip"]
+"""Whose files a model is read from and saved in."""
+
+WEIGHTS: dict[Format, tuple[str, ...]] = {
+    "transformers": ("model.safetensors", "model.safetensors.index.json"),
+    "open_clip": OPEN_CLIP_WEIGHTS,
+}
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 NEEDED = ("*.json", "*.safetensors", "*.txt", "README.md")
 
@@ -41,6 +49,7 @@ class LoadedModel:
         revision (`str`, *optional*): the Hub commit.
         dtype (`torch.dtype`): dtype of the stored weights, in which a cleaned model is saved again.
         license (`dict[str, str]`): what its card says of its license, see [`read_license`].
+        format (`str`): whose files it came in: `"transformers"` or `"open_clip"`.
     """
 
     encoder: DualEncoder
@@ -48,6 +57,7 @@ class LoadedModel:
     revision: str | None
     dtype: torch.dtype
     license: dict[str, str] = field(default_factory=dict)
+    format: Format = "transformers"
 
     @property
     def model(self) -> PreTrainedModel:
@@ -65,19 +75,32 @@ class LoadedModel:
         """The same origin with another model of the family, such as a cleaned one."""
         return replace(self, encoder=type(self.encoder)(model, self.processor))
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, format: str | None = None) -> None:
         """Save the model in `dtype`, and its processor; `folder` is made whole or not at all.
 
+        Args:
+            folder (`str` or `Path`): where to.
+            format (`str`, *optional*): whose files: `"transformers"` or `"open_clip"`, which a model comes back in with
+                the config that it had; by default transformers' own, where the family has a class there.
+
         Raises:
-            InputError: when `folder` exists and is not empty.
+            InputError: when `folder` exists and is not empty, or the model cannot be saved in that format.
         """
-        folder = Path(folder)
+        folder, formats = Path(folder), self.encoder.formats
+        format = format or formats[0]
+        if format not in formats:
+            raise InputError(
+                f"`format`: got {format!r}; this model can be saved as {' or '.join(map(repr, formats))}."
+            )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"`folder`: {folder} exists and is not empty; name another one.")
         with whole_folder(folder) as whole:
-            stored: Any = copy.deepcopy(self.model)
-            stored.to(self.dtype).save_pretrained(whole)
-            self.processor.save_pretrained(whole)
+            if format == "open_clip":
+                write_open_clip(self.model, self.processor, whole, self.dtype)
+            else:
+                stored: Any = copy.deepcopy(self.model)
+                stored.to(self.dtype).save_pretrained(whole)
+                self.processor.save_pretrained(whole)
 
     def digest(self) -> str:
         """The [`state_digest`] of the weights as they are saved."""
@@ -100,32 +123,48 @@ def load_model(
     place = _usable(device)
     folder, commit = _fetch(str(name_or_path), revision, token)
     name = str(name_or_path) if commit else folder.resolve().name
-    if not (folder / "config.json").is_file():
-        raise InputError(f"`model`: {name_or_path} holds no config.json; pass a folder made by `save_pretrained`.")
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"`model`: the config.json of {name_or_path} cannot be used ({reason}).") from error
-    family = DualEncoder.family_of(config, str(name_or_path))
-    if not any((folder / file).is_file() for file in WEIGHTS):
+    format = format_of(folder)
+    family = _family(folder, str(name_or_path)) if format == "transformers" else None
+    weights = WEIGHTS[format]
+    if not any((folder / file).is_file() for file in weights):
         pickles = _pickles(folder, name, commit, token)
         found = f"only pickled weights ({', '.join(pickles)}), which are never opened" if pickles else "no weights"
         raise InputError(
-            f"`model`: {name_or_path} holds {found}; it needs model.safetensors. Convert pickles in a sandbox, "
+            f"`model`: {name_or_path} holds {found}; it needs {weights[0]}. Convert pickles in a sandbox, "
             "e.g. with https://huggingface.co/spaces/safetensors/convert."
         )
-    encoder, absent = family.read(folder, str(name_or_path))
-    if absent:
-        raise InputError(
-            f"`model`: the weights of {name_or_path} lack {', '.join(absent[:3])} ({len(absent)} in all)."
-        )
+    if family is None:
+        encoder = read_open_clip(folder, str(name_or_path))
+    else:
+        encoder, absent = family.read(folder, str(name_or_path))
+        if absent:
+            raise InputError(
+                f"`model`: the weights of {name_or_path} lack {', '.join(absent[:3])} ({len(absent)} in all)."
+            )
     dtype = encoder.model.dtype
     for parameter_name, tensor in encoder.model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(f"`model`: {name_or_path} has NaN or infinite values in {parameter_name}.")
     encoder.float().to(place).eval()
-    return LoadedModel(encoder, name, commit, dtype, read_license(folder))
+    return LoadedModel(encoder, name, commit, dtype, read_license(folder), format)
+
+
+def format_of(folder: Path) -> Format:
+    """The format of the model in `folder`; of one that has both, transformers' own."""
+    own = (folder / "config.json").is_file() and any((folder / file).is_file() for file in WEIGHTS["transformers"])
+    return "open_clip" if is_open_clip(folder) and not own else "transformers"
+
+
+def _family(folder: Path, name: str) -> type[DualEncoder]:
+    """The family of the model in `folder`, by its config.json."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"`model`: {name} holds no config.json; pass a folder made by `save_pretrained`.")
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"`model`: the config.json of {name} cannot be used ({reason}).") from error
+    return DualEncoder.family_of(config, name)
 
 
 def state_digest(model: PreTrainedModel, dtype: torch.dtype) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.pixels import PixelDataset
-from ..models.loading import LoadedModel
+from ..models.loading import Format, LoadedModel
 from ..utils.storage import Saved
 
 
@@ -19,6 +19,7 @@ class ModelIdentity:
         parameters (`int`): number of parameters.
         sha256 (`str`): digest of all the weights, see [`state_digest`].
         license (`dict[str, str]`): what the model's card says of its license, see [`read_license`].
+        format (`str`): whose files it came in: `"transformers"` or `"open_clip"`.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ModelIdentity:
     parameters: int
     sha256: str
     license: dict[str, str] = field(default_factory=dict)
+    format: Format = "transformers"
 
     @property
     def on_hub(self) -> bool:
@@ -43,6 +45,7 @@ class ModelIdentity:
             parameters=sum(parameter.numel() for parameter in source.model.parameters()),
             sha256=source.digest(),
             license=source.license,
+            format=source.format,
         )
 
 

@@ -1,0 +1,6 @@
+"""Models in the format of open_clip: a conversion of our own to transformers, and back."""
+
+from .folder import WEIGHTS, is_open_clip, read_open_clip, write_open_clip
+
+
+__all__ = ["WEIGHTS", "is_open_clip", "read_open_clip", "write_open_clip"]
