@@ -54,6 +54,7 @@ def read_open_clip(folder: Path, name: str) -> DualEncoder:
     state = to_transformers(stored, entries(empty))
     with without_bars_of_transformers():
         model: Any = CLIPModel.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+    model.name_or_path = ""  # PEFT would ask the Hub for a config.json there
     return CLIPEncoder(model, make_processor(written, tokenizer))
 
 
