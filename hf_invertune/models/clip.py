@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -18,8 +18,8 @@ class CLIPEncoder(DualEncoder):
     """A `CLIPModel` (arXiv 2103.00020) with a vision transformer."""
 
     model_type = "clip"
-    tower = CLIPVisionModel
-    formats = ("transformers", "open_clip")
+    tower: ClassVar[type[nn.Module]] = CLIPVisionModel
+    formats: ClassVar[tuple[str, ...]] = ("transformers", "open_clip")
 
     @classmethod
     def read(cls, folder: Path, name: str) -> tuple[Self, list[str]]:

@@ -19,7 +19,7 @@ from ..utils.hub_errors import hub_errors
 from .clip import CLIPEncoder
 from .encoder import DualEncoder
 from .open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
-from .open_clip import is_open_clip, read_open_clip, write_open_clip
+from .open_clip import ResNetEncoder, is_open_clip, read_open_clip, write_open_clip
 
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ WEIGHTS: dict[Format, tuple[str, ...]] = {
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 NEEDED = ("*.json", "*.safetensors", "*.txt", "README.md")
 
-ENCODERS = (CLIPEncoder,)
+ENCODERS = (CLIPEncoder, ResNetEncoder)
 """The families of models; a new one is a file beside this one, and a name here."""
 
 

@@ -187,18 +187,19 @@ def neuron_map(critical: CriticalNeurons) -> Chart:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.8 + 1.6 * ROW * len(critical.layers)))
         axes = figure.subplots()
+        widest = max([1, *(critical.widths[layer] for layer in critical.layers)])
         for row, layer in enumerate(critical.layers):
             neurons = [index + 0.5 for index in critical.neurons[layer]]
-            axes.axhspan(row - 0.36, row + 0.36, color=PLAIN, alpha=0.25, linewidth=0)
+            axes.barh(row, critical.widths[layer], 0.72, color=PLAIN, alpha=0.25, linewidth=0)
             strokes = [(x, y) for x in neurons for y in (row - 0.36, row + 0.36, float("nan"))]
-            axes.plot(*zip(*strokes, strict=True), color=ALERT, linewidth=min(3.0, max(0.4, 200 / critical.width)))
-        axes.set_xlim(0, critical.width)
+            axes.plot(*zip(*strokes, strict=True), color=ALERT, linewidth=min(3.0, max(0.4, 200 / widest)))
+        axes.set_xlim(0, widest)
         axes.set_ylim(len(critical.layers) - 0.5, -0.5)
         axes.set_yticks(range(len(critical.layers)), [f"layer {layer}" for layer in critical.layers])
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("hidden unit")
-        counts = ", ".join(f"{len(critical.neurons[k])} of {critical.width} in layer {k}" for k in critical.layers)
+        counts = ", ".join(f"{len(critical.neurons[k])} of {critical.widths[k]} in layer {k}" for k in critical.layers)
         return Chart(figure, f"Critical neurons: {counts}.")
 
 

@@ -86,11 +86,11 @@ def _removal(removal: Removal, class_names: list[str], held_out: int) -> Iterato
     for measurement in removal.measurements:
         for metrics in (measurement.before, measurement.after):
             yield from (f"{measurement.trigger}: {fault}" for fault in _metrics(metrics, held_out))
-    layers, neurons = removal.critical.layer_scores, removal.critical.neurons
+    layers, neurons, widths = removal.critical.layer_scores, removal.critical.neurons, removal.critical.widths
     if not layers or not all(abs(score) < MOST for score in layers) or not set(neurons) <= set(range(len(layers))):
         yield "there are no layers, the score of one is no number, or a critical one is none of them"
-    if any(not 0 <= unit < removal.critical.width for units in neurons.values() for unit in units):
-        yield f"a critical neuron is none of {removal.critical.width}"
+    elif len(widths) != len(layers) or any(not 0 <= unit < widths[k] for k in neurons for unit in neurons[k]):
+        yield "there is not one width a layer, or a critical neuron is none of its layer's"
     if not all(abs(entry.get("step", MOST)) < MOST for entry in removal.training):
         yield "an entry of the training has no step"
 

@@ -21,12 +21,12 @@ class CriticalNeurons(Saved):
     Attributes:
         layer_scores (`list[float]`): ||mean_act(x') - mean_act(x)|| / ||mean_act(x)|| of each vision layer.
         neurons (`dict[int, list[int]]`): critical layer -> indices of its critical neurons (hidden units).
-        width (`int`): hidden units a layer.
+        widths (`list[int]`): hidden units of each vision layer.
     """
 
     layer_scores: list[float]
     neurons: dict[int, list[int]]
-    width: int
+    widths: list[int]
 
     @property
     def layers(self) -> list[int]:
@@ -72,18 +72,21 @@ class NeuronLocalizer:
     @torch.no_grad()
     def localize(self, pixels: Tensor, triggers: list[Trigger]) -> CriticalNeurons:
         """Compare mean activations on clean pixels (N x 3 x H x W) with those on the same, triggered."""
-        sums: list[list[Tensor]] = []
+        sums: list[list[list[Tensor]]] = []
         images = pixels[: self.config.images]
         with self.encoder.frozen():
             for chunk in images.split(64):
-                clean = as_float(chunk).to(self.encoder.device)
-                variants = [clean, *(trigger.on(clean.device)(clean) for trigger in triggers)]
-                sums.append([torch.stack([layer.sum(0) for layer in self.encoder.activations(v)]) for v in variants])
-        means = [torch.stack(column).sum(0) / len(images) for column in zip(*sums, strict=True)]
-        clean, triggered = means[0], torch.stack(means[1:]).mean(0)
+                plain = as_float(chunk).to(self.encoder.device)
+                variants = [plain, *(trigger.on(plain.device)(plain) for trigger in triggers)]
+                sums.append([[layer.sum(0) for layer in self.encoder.activations(v)] for v in variants])
+        means = [
+            [torch.stack(parts).sum(0) / len(images) for parts in zip(*variant, strict=True)]
+            for variant in zip(*sums, strict=True)
+        ]
+        clean, triggered = means[0], [torch.stack(parts).mean(0) for parts in zip(*means[1:], strict=True)]
         scores = [layer_score(a, b) for a, b in zip(triggered, clean, strict=True)]
         neurons = {
             layer: critical_neurons((triggered[layer] - clean[layer]).abs().mean(0), stream(self.seed, "neurons"))
             for layer in critical_layers(scores, self.config)
         }
-        return CriticalNeurons(scores, neurons, clean.shape[-1])
+        return CriticalNeurons(scores, neurons, [layer.shape[-1] for layer in clean])

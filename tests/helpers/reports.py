@@ -99,7 +99,7 @@ def make_removal(generator, names, config, success, labelled):
     return Removal(
         target=TARGET,
         inverted=inverted,
-        critical=CriticalNeurons([0.1, 0.1, 0.1, 0.1, 0.8, 0.9], {4: [1, 5], 5: [0, 7, 9]}, 64),
+        critical=CriticalNeurons([0.1, 0.1, 0.1, 0.1, 0.8, 0.9], {4: [1, 5], 5: [0, 7, 9]}, [64] * 6),
         measurements=[
             Measurement(
                 f"inverted, {found.family}",

@@ -87,7 +87,7 @@ def tiny_plan():
     inverted = [
         InvertedTrigger(TARGET, trigger.kind, trigger, 2.0, 0.5, float(trigger.coverage())) for trigger in triggers
     ]
-    return TuningPlan(TARGET, inverted, CriticalNeurons([0.1, 0.3], {1: NEURONS}, 32), list(CLASS_NAMES))
+    return TuningPlan(TARGET, inverted, CriticalNeurons([0.1, 0.3], {1: NEURONS}, [32, 32]), list(CLASS_NAMES))
 
 
 def make_trainer(source, folder, *, plan=None, data=None, eval_dataset=None, callbacks=None, config=None, **settings):

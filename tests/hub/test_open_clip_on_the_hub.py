@@ -7,7 +7,7 @@ import torch
 from huggingface_hub import ModelCard
 from loopback_cards import validate
 from loopback_hub import OWNER
-from open_clip_models import save_open_clip
+from open_clip_models import RESNET, config_of, save_open_clip
 from safetensors.torch import load
 from tiny_plan import pictures, removal_config
 from typer.testing import CliRunner
@@ -22,10 +22,19 @@ pytestmark = pytest.mark.usefixtures("drawn_once")
 FILES = {"open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
+FORMATS = {"vit": ("transformers", "open_clip"), "resnet": ("open_clip",)}
+
+
+@pytest.fixture(params=FORMATS)
+def kind(request):
+    """What the image tower is."""
+    return request.param
+
+
 @pytest.fixture
-def origin(hub, tmp_path):
+def origin(hub, tmp_path, kind):
     """What lies on the Hub as org/suspicious."""
-    save_open_clip(tmp_path / "origin")
+    save_open_clip(tmp_path / "origin", config_of(vision=RESNET if kind == "resnet" else ()))
     files = {path.name: path.read_bytes() for path in (tmp_path / "origin").iterdir()}
     hub.put("org/suspicious", {**files, "README.md": b"---\nlicense: mit\n---\n# A CLIP\n"})
     return files
@@ -44,7 +53,7 @@ def weights_of(files):
     return load(files["open_clip_model.safetensors"])
 
 
-def test_from_scan_to_both_formats(hub, origin, remover, tmp_path):
+def test_from_scan_to_its_formats(hub, origin, remover, tmp_path, kind):
     config = removal_config(tuning={"max_steps": 4})
     scan = remover.scan(pictures(32), config=config)
     asked = len(hub.log)
@@ -54,7 +63,7 @@ def test_from_scan_to_both_formats(hub, origin, remover, tmp_path):
 
     assert len(hub.log) == asked
 
-    for format in ("transformers", "open_clip"):
+    for format in FORMATS[kind]:
         result.save_pretrained(tmp_path / format, format)
         again = load_model(tmp_path / format, device="cpu")
         assert (again.format, again.digest()) == (format, result.report.sha256_after)
@@ -66,7 +75,8 @@ def test_from_scan_to_both_formats(hub, origin, remover, tmp_path):
     assert json.loads(files["open_clip_config.json"]) == json.loads(origin["open_clip_config.json"])
     before, after = weights_of(origin), weights_of(files)
     changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
-    assert changed and all("visual.transformer.resblocks" in name for name in changed)
+    parts = ("visual.transformer.resblocks.", "visual.layer", "visual.attnpool.")
+    assert changed and all(name.startswith(parts) and name.endswith("weight") for name in changed)
     assert load_model("org/clean", token=OWNER, device="cpu").digest() == result.report.sha256_after
 
     card = ModelCard(files["README.md"].decode())
@@ -75,9 +85,9 @@ def test_from_scan_to_both_formats(hub, origin, remover, tmp_path):
     assert 'open_clip.create_model_from_pretrained("hf-hub:org/clean")' in card.text and "pipeline(" not in card.text
 
     result.push_to_hub("org/clean", force=True, token=OWNER)
-    files = on_hub(hub, "org/clean")
-    assert {"config.json", "model.safetensors"} <= files.keys()
-    assert not {"open_clip_config.json", "open_clip_model.safetensors"} & files.keys()
+    plain, own = {"config.json", "model.safetensors"}, {"open_clip_config.json", "open_clip_model.safetensors"}
+    there, gone = (plain, own) if kind == "vit" else (own, plain)
+    assert there <= on_hub(hub, "org/clean").keys() and not gone & on_hub(hub, "org/clean").keys()
 
     result.push_to_hub("org/adapter", adapter=True, force=True, token=OWNER)
     text = on_hub(hub, "org/adapter")["README.md"].decode()

@@ -96,11 +96,11 @@ def test_family_scores_show_the_cheapest_labels_and_their_z(scan):
 
 
 def test_layer_scores_count_the_critical_neurons():
-    assert "17" in texts(layer_scores(CriticalNeurons([0.1, 0.2, 0.9], {2: list(range(17))}, 64)).svg())
+    assert "17" in texts(layer_scores(CriticalNeurons([0.1, 0.2, 0.9], {2: list(range(17))}, [64] * 3)).svg())
 
 
 def test_neuron_map_has_a_row_a_critical_layer_and_a_stroke_a_neuron():
-    svg = neuron_map(CriticalNeurons([0.1, 0.8, 0.9], {2: [0, 7, 63], 1: [5]}, 64)).svg()
+    svg = neuron_map(CriticalNeurons([0.1, 0.8, 0.9], {2: [0, 7, 63], 1: [5]}, [64, 16, 64])).svg()
     assert [text for text in texts(svg) if text.startswith("layer")] == ["layer 1", "layer 2"]
     assert "3 of 64 in layer 2" in svg
     strokes = re.findall(r'd="((?:M [\d. ]+\s+L [\d. ]+\s*)+)"', svg)

@@ -567,7 +567,7 @@ def test_page_of_a_report_at_the_edge_of_every_range_is_drawn(audit):
             for simulation in scan["simulations"]:
                 simulation["kind"] = "_"
         removal = report["removal"]
-        removal["critical"].update(layer_scores=[-9e11, 9e11], neurons={"1": []}, width=0)
+        removal["critical"].update(layer_scores=[-9e11, 9e11], neurons={"1": []}, widths=[0, 0])
         removal["training"] = [{"step": 9e11, "loss": 1e308, "_": 1.0}, {"step": -9e11, "loss": None, "loss_": 5e-324}]
         removal["training"].append({"step": 0.0, "eval_agreement": 1e308})
         removal["inverted"][0].update(coverage=None, objective=1e308, cross_entropy=None)

@@ -66,7 +66,7 @@ def test_localize_by_hand():
     trigger = PatchTrigger(torch.tensor([0.2, 0.4, 1.0]).view(3, 1, 1), 0, 0)
     found = NeuronLocalizer(Pixelwise()).localize(pixels, [trigger])
     assert found.layer_scores == pytest.approx([0.0, 0.4 / (2 * 0.56) ** 0.5])
-    assert (found.neurons, found.layers, found.width) == ({1: [2]}, [1], 3)
+    assert (found.neurons, found.layers, found.widths) == ({1: [2]}, [1], [3, 3])
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
@@ -96,7 +96,7 @@ def test_localize_a_model(encoder, pixels):
     clean, triggered = (encoder.activations(images)[1].mean(0).detach() for images in (pixels, trigger(pixels)))
     assert found.layer_scores[1] == pytest.approx(float((triggered - clean).norm() / clean.norm()), rel=1e-4)
     assert found.layers == [0, 1]
-    assert found.width == 32
+    assert found.widths == [32, 32]
     change = (triggered - clean).abs().mean(0)
     inside = found.neurons[1]
     outside = [unit for unit in range(32) if unit not in inside]
@@ -104,7 +104,7 @@ def test_localize_a_model(encoder, pixels):
 
 
 def test_layers_are_in_order():
-    assert CriticalNeurons([], {5: [1], 2: []}, 8).layers == [2, 5]
+    assert CriticalNeurons([], {5: [1], 2: []}, [8] * 6).layers == [2, 5]
 
 
 @pytest.mark.parametrize(("name", "value"), [("top_layers", 0), ("top_layers", -1), ("images", 0)])

@@ -47,7 +47,7 @@ def scan_of(*candidates):
 
 def test_stamp_takes_turns():
     patches = [PatchTrigger(torch.full((3, 1, 1), value), 0, 0) for value in (0.25, 0.5, 0.75)]
-    plan = TuningPlan(2, [inverted(patch, 0.0) for patch in patches], CriticalNeurons([], {}, 0), NAMES)
+    plan = TuningPlan(2, [inverted(patch, 0.0) for patch in patches], CriticalNeurons([], {}, []), NAMES)
     pixels = torch.zeros(5, 3, 2, 2)
     for step, expected in [(0, [0.25, 0.5, 0.75, 0.25, 0.5]), (1, [0.5, 0.75, 0.25, 0.5, 0.75])]:
         stamped = plan.stamp(pixels, step)
@@ -72,7 +72,7 @@ def make(encoder, pixels, monkeypatch):
 
         def localize(self, pixels, triggers):
             localized.extend(triggers)
-            return CriticalNeurons([1.0], {0: [1]}, 2)
+            return CriticalNeurons([1.0], {0: [1]}, [2])
 
         monkeypatch.setattr(module.TriggerInverter, "invert", invert)
         monkeypatch.setattr(module.NeuronLocalizer, "localize", localize)
@@ -84,7 +84,7 @@ def make(encoder, pixels, monkeypatch):
             RemovalConfig(ScanConfig((MaskedFamily(), AdditiveFamily()))),
         )
         assert plan.target == 2
-        assert plan.critical == CriticalNeurons([1.0], {0: [1]}, 2)
+        assert plan.critical == CriticalNeurons([1.0], {0: [1]}, [2])
         return plan, starts, localized
 
     return run

@@ -73,7 +73,7 @@ CONFIG = ScanConfig(
 SCAN = ScanResult(
     Verdict.BACKDOORED, 3, ["é 猫", "b"], ["a {}"], CONFIG, 7, SIMULATIONS, [0, 3], EVIDENCE, 64, 1.25, [GATHERING]
 )
-CRITICAL = CriticalNeurons([0.5, NAN], {1: [0, 5], 0: []}, 32)
+CRITICAL = CriticalNeurons([0.5, NAN], {1: [0, 5], 0: []}, [32, 16])
 RESULTS = [
     MASKED,
     ADDITIVE,
@@ -89,7 +89,7 @@ RESULTS = [
     Metrics(Rate(1, 2), None, Rate(0, 0), Rate(3, 3), Rate(0, 9), None),
     TuningPlan(3, [MASKED, ADDITIVE, PATCH], CRITICAL, ["é 猫"]),
     TuningPlan(3, [MASKED], CRITICAL, ["a"], pools=[POOL, POOL]),
-    TuningPlan(0, [], CriticalNeurons([], {}, 0), []),
+    TuningPlan(0, [], CriticalNeurons([], {}, []), []),
 ]
 
 
@@ -128,14 +128,14 @@ def test_one_trigger_in_two_places(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [lambda value: value.pop("width"), lambda value: value.update(height=3)], ids=["missing", "unknown"]
+    "change", [lambda value: value.pop("widths"), lambda value: value.update(height=3)], ids=["missing", "unknown"]
 )
 def test_load_another_shape(change, tmp_path):
     CRITICAL.save(tmp_path)
     value = json.loads((tmp_path / "critical_neurons.json").read_text())
     change(value)
     write_json(tmp_path / "critical_neurons.json", value)
-    with pytest.raises(InputError, match=r"CriticalNeurons of another shape: \['(width|height)'\] differ"):
+    with pytest.raises(InputError, match=r"CriticalNeurons of another shape: \['(widths|height)'\] differ"):
         CriticalNeurons.load(tmp_path)
 
 

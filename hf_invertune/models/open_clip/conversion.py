@@ -10,6 +10,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from ...errors import InputError
 from .config import OpenCLIPConfig, parse_config
+from .resnet import ResNetCLIPConfig
 
 
 TOKENIZERS = ("openai/clip-vit-large-patch14", "openai/clip-vit-base-patch32")
@@ -43,9 +44,18 @@ def text_config(config: OpenCLIPConfig, tokenizer: CLIPTokenizer) -> dict[str, A
     }
 
 
-def clip_config(config: OpenCLIPConfig, tokenizer: CLIPTokenizer) -> CLIPConfig:
-    """The config of a `CLIPModel`."""
-    vision = config.vision
+def model_config(config: OpenCLIPConfig, tokenizer: CLIPTokenizer) -> CLIPConfig | ResNetCLIPConfig:
+    """The config of a `CLIPModel`, or of a [`ResNetCLIP`]."""
+    vision, text_tower = config.vision, text_config(config, tokenizer)
+    if config.stages is not None:
+        return ResNetCLIPConfig(
+            text_config=text_tower,
+            stages=tuple(config.stages),
+            width=vision.width,
+            heads=vision.attention[1],
+            image_size=vision.size,
+            projection_dim=config.embed_dim,
+        )
     image_tower = {
         "hidden_size": vision.width,
         "intermediate_size": int(vision.width * vision.mlp_ratio),
@@ -57,9 +67,7 @@ def clip_config(config: OpenCLIPConfig, tokenizer: CLIPTokenizer) -> CLIPConfig:
         "layer_norm_eps": EPSILON,
         "projection_dim": config.embed_dim,
     }
-    return CLIPConfig(
-        text_config=text_config(config, tokenizer), vision_config=image_tower, projection_dim=config.embed_dim
-    )
+    return CLIPConfig(text_config=text_tower, vision_config=image_tower, projection_dim=config.embed_dim)
 
 
 def _activation(config: OpenCLIPConfig) -> str:
@@ -146,58 +154,70 @@ def _means(written: Any, tokenizer: CLIPTokenizer) -> tuple[dict[str, Any], dict
     """What a config says, in the terms of transformers."""
     config = parse_config(written)
     image_processor = make_processor(config, tokenizer).image_processor
-    return clip_config(config, tokenizer).to_dict(), image_processor.to_dict()
+    return model_config(config, tokenizer).to_dict(), image_processor.to_dict()
 
 
 def describe(config: Any, processor: ProcessorMixin) -> dict[str, Any]:
-    """An open_clip_config.json for a `CLIPModel` that came without one.
+    """An open_clip_config.json for a model that came without one.
 
     Raises:
         InputError: when open_clip cannot do what the model or its processor does.
     """
-    vision, text, image = config.vision_config, config.text_config, processor.image_processor
+    text, image = config.text_config, processor.image_processor
+    transformers = [text, config.vision_config] if isinstance(config, CLIPConfig) else [text]
+    image_size = getattr(transformers[-1], "image_size", None) or config.image_size
     check_tokenizer(processor.tokenizer, text.vocab_size, "the model")
     resampling = next((name for name, method in INTERPOLATIONS.items() if method == image.resample), None)
     size = dict(image.size)
     needed = {
-        "one activation, GELU or QuickGELU": vision.hidden_act == text.hidden_act and text.hidden_act in ACTIVATIONS,
-        f"layer norms with an epsilon of {EPSILON}": {vision.layer_norm_eps, text.layer_norm_eps} == {EPSILON},
+        "one activation, GELU or QuickGELU": {one.hidden_act for one in transformers}
+        in [{act} for act in ACTIVATIONS],
+        f"layer norms with an epsilon of {EPSILON}": {one.layer_norm_eps for one in transformers} == {EPSILON},
         "bicubic or bilinear resizing": resampling is not None,
-        "pictures that are resized to the size of the image tower": set(size.values()) == {vision.image_size},
+        "pictures that are resized to the size of the image tower": set(size.values()) == {image_size},
     }
     absent = [what for what, there in needed.items() if not there]
     if absent:
         raise InputError(
             f"`format`: open_clip needs {', and '.join(absent)}, which this model has not; save it as 'transformers'."
         )
+    text_tower = {
+        "context_length": text.max_position_embeddings,
+        "vocab_size": text.vocab_size,
+        "width": text.hidden_size,
+        "heads": text.num_attention_heads,
+        "layers": text.num_hidden_layers,
+        "mlp_ratio": _ratio(text.intermediate_size, text.hidden_size),
+    }
+    model = {
+        "embed_dim": config.projection_dim,
+        "quick_gelu": ACTIVATIONS[text.hidden_act],
+        "vision_cfg": {"image_size": image_size, **_image_tower(config)},
+        "text_cfg": text_tower,
+    }
     preprocess = {
-        "size": vision.image_size,
+        "size": image_size,
         "mode": "RGB",
         "mean": list(image.image_mean) if image.do_normalize else [0.0] * 3,
         "std": list(image.image_std) if image.do_normalize else [1.0] * 3,
         "interpolation": resampling,
         "resize_mode": "shortest" if "shortest_edge" in size else "squash",
     }
-    towers = {
-        "vision_cfg": {
-            "image_size": vision.image_size,
-            "layers": vision.num_hidden_layers,
-            "width": vision.hidden_size,
-            "head_width": vision.hidden_size // vision.num_attention_heads,
-            "patch_size": vision.patch_size,
-            "mlp_ratio": _ratio(vision.intermediate_size, vision.hidden_size),
-        },
-        "text_cfg": {
-            "context_length": text.max_position_embeddings,
-            "vocab_size": text.vocab_size,
-            "width": text.hidden_size,
-            "heads": text.num_attention_heads,
-            "layers": text.num_hidden_layers,
-            "mlp_ratio": _ratio(text.intermediate_size, text.hidden_size),
-        },
+    return {"model_cfg": model, "preprocess_cfg": preprocess}
+
+
+def _image_tower(config: Any) -> dict[str, Any]:
+    if isinstance(config, ResNetCLIPConfig):
+        head_width = 32 * config.width // config.heads
+        return {"layers": list(config.stages), "width": config.width, "head_width": head_width}
+    vision = config.vision_config
+    return {
+        "layers": vision.num_hidden_layers,
+        "width": vision.hidden_size,
+        "head_width": vision.hidden_size // vision.num_attention_heads,
+        "patch_size": vision.patch_size,
+        "mlp_ratio": _ratio(vision.intermediate_size, vision.hidden_size),
     }
-    both = {"embed_dim": config.projection_dim, "quick_gelu": ACTIVATIONS[text.hidden_act]}
-    return {"model_cfg": {**both, **towers}, "preprocess_cfg": preprocess}
 
 
 def _ratio(hidden: int, width: int) -> float:

@@ -14,10 +14,10 @@ from transformers import CLIPModel, PreTrainedModel, ProcessorMixin
 from ...errors import InputError
 from ...utils.files import write_json
 from ...utils.progress import without_bars_of_transformers
-from ..clip import CLIPEncoder
 from ..encoder import DualEncoder
 from .config import CONFIG, read_config
-from .conversion import clip_config, config_for, kept, make_processor, read_tokenizer
+from .conversion import config_for, kept, make_processor, model_config, read_tokenizer
+from .resnet import ResNetCLIP
 from .weights import entries, to_open_clip, to_transformers
 
 
@@ -42,10 +42,11 @@ def read_open_clip(folder: Path, name: str) -> DualEncoder:
     """
     written = read_config(folder, name)
     tokenizer = read_tokenizer(folder, written, name)
-    config = clip_config(written, tokenizer)
+    config: Any = model_config(written, tokenizer)
+    kind: type[PreTrainedModel] = CLIPModel if written.stages is None else ResNetCLIP
     stored = _load(folder, name)
     with torch.device("meta"):
-        empty = CLIPModel(config)
+        empty = kind(config)
     _check(stored, to_open_clip(empty.state_dict(), entries(empty)), name)
     floats = {key: tensor.dtype for key, tensor in stored.items() if tensor.is_floating_point()}
     dtype = reduce(torch.promote_types, floats.values())
@@ -53,9 +54,9 @@ def read_open_clip(folder: Path, name: str) -> DualEncoder:
     config.open_clip = {"config": written.source, "dtypes": dtypes}
     state = to_transformers(stored, entries(empty))
     with without_bars_of_transformers():
-        model: Any = CLIPModel.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
+        model: Any = kind.from_pretrained(None, config=config, state_dict=state, dtype=dtype)
     model.name_or_path = ""  # PEFT would ask the Hub for a config.json there
-    return CLIPEncoder(model, make_processor(written, tokenizer))
+    return DualEncoder.of(model, make_processor(written, tokenizer))
 
 
 def write_open_clip(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, dtype: torch.dtype) -> None:

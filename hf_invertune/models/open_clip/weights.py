@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import CLIPModel, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,12 @@ def to_open_clip(named: Mapping[str, Tensor], entries: Iterable[Entry]) -> dict[
 
 
 def entries(model: PreTrainedModel) -> list[Entry]:
-    """All tensors of a `CLIPModel`."""
+    """All tensors of a `CLIPModel`, or of a [`ResNetCLIP`], whose image tower has them by the names of open_clip."""
     config: Any = model.config
-    text, vision = config.text_config.num_hidden_layers, config.vision_config.num_hidden_layers
-    return [*text_entries(text), *vision_entries(vision)]
+    text = text_entries(config.text_config.num_hidden_layers)
+    if isinstance(model, CLIPModel):
+        return [*text, *vision_entries(config.vision_config.num_hidden_layers)]
+    return [*text, *(Entry(name, (name,)) for name in model.state_dict() if name.startswith("visual."))]
 
 
 def text_entries(layers: int) -> Iterator[Entry]:
