@@ -1,7 +1,9 @@
 """Models in the format of open_clip: read, refused, and written back bit by bit."""
 
 import json
+import random
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -238,6 +240,27 @@ def spoiled(change):
 def test_damaged_files(folder, spoil, message):
     spoil(folder)
     refused(folder, message)
+
+
+def test_no_damage_ends_in_a_traceback(made, tmp_path):
+    """Bytes changed, cut and doubled, anywhere in a config or tokenizer, or in the head of the weights."""
+    generator, outcomes = random.Random(0), Counter()
+    files = [path for path in sorted(made.iterdir()) for _ in range(3 if path.name == CONFIG else 1)]
+    for number in range(200):
+        folder = shutil.copytree(made, tmp_path / str(number))
+        path = folder / generator.choice(files).name
+        content = bytearray(path.read_bytes())
+        for _ in range(generator.choice((1, 3, 20))):
+            start = generator.randrange(min(len(content), 12_000))
+            content[start : start + generator.choice((0, 1, 20))] = generator.choice((b"", b"0", b'"', content[:20]))
+        path.write_bytes(content)
+        try:
+            load(folder)
+            outcomes["loaded"] += 1
+        except InputError as error:
+            assert str(error).startswith(("`model`: ", "`processor`: "))
+            outcomes["refused"] += 1
+    assert outcomes["refused"] > 150
 
 
 # What is written

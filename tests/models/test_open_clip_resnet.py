@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import multi_head_attention_forward
 
 from hf_invertune.errors import InputError
+from hf_invertune.lab.arena.cost import measure_cost
 from hf_invertune.models.adapter import add_adapter, merge
 from hf_invertune.models.encoder import DualEncoder
 from hf_invertune.models.loading import load_model
@@ -85,6 +86,14 @@ def test_statistics_stand_still_in_training(loaded, pixels):
     loaded.model.train()
     torch.testing.assert_close(loaded.encoder.embed_images(pixels), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.model.state_dict().items())
+
+
+def test_its_passes_are_counted(loaded, pixels):
+    with measure_cost() as cost:
+        loaded.encoder.embed_images(pixels).sum().backward()
+        with torch.no_grad():
+            loaded.encoder.embed_images(pixels[:5])
+    assert (cost.forward, cost.backward) == (17, 12)
 
 
 def test_layers_of_many_widths_are_localised(loaded, pixels):

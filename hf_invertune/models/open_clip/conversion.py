@@ -110,7 +110,7 @@ def read_tokenizer(folder: Path, config: OpenCLIPConfig, name: str) -> CLIPToken
         place = Path(found[0]).parent
     try:
         tokenizer = CLIPTokenizer.from_pretrained(place, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # what tokenizers finds wrong with a file has no class of its own
         reason = str(error).partition("\n")[0]
         raise InputError(f"`processor`: that of {name} cannot be used ({reason}).") from error
     check_tokenizer(tokenizer, config.text.vocab_size, name)
