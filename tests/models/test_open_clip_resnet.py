@@ -72,6 +72,7 @@ def test_what_it_is_called_by(loaded, pixels):
     states = encoder.activations(pixels)
     assert [state.shape[-1] for state in states] == WIDTHS
     assert [state.shape[1] for state in states] == [64, 16, 16, 4, 1, 1]
+    assert all((state < 0).any() for state in states)  # no rectifier hides what is silent
     embeddings, hidden = encoder.outputs(loaded.model, pixels)
     torch.testing.assert_close(embeddings, encoder.embed_images(pixels))
     torch.testing.assert_close(hidden, states)

@@ -135,7 +135,7 @@ def config_for(config: PreTrainedConfig, processor: ProcessorMixin) -> dict[str,
         InputError: when open_clip cannot do what the model or its processor does.
     """
     described = describe(config, processor)
-    came: Any = kept(config).get("config")
+    came: Any = kept(config, "config")
     try:
         if _means(came, processor.tokenizer) == _means(described, processor.tokenizer):
             return cast(dict[str, Any], came)
@@ -144,10 +144,11 @@ def config_for(config: PreTrainedConfig, processor: ProcessorMixin) -> dict[str,
     return described
 
 
-def kept(config: PreTrainedConfig) -> dict[str, Any]:
-    """What the config of a model that came in the format of open_clip keeps of that."""
+def kept(config: PreTrainedConfig, key: str) -> dict[str, Any]:
+    """What the config of a model that came in the format of open_clip keeps of that, under `key`."""
     origin = getattr(config, "open_clip", None)
-    return origin if isinstance(origin, dict) else {}
+    part = origin.get(key) if isinstance(origin, dict) else None
+    return part if isinstance(part, dict) else {}
 
 
 def _means(written: Any, tokenizer: CLIPTokenizer) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -69,11 +69,11 @@ def write_open_clip(model: PreTrainedModel, processor: ProcessorMixin, folder: P
         InputError: when open_clip cannot do what the model or its processor does.
     """
     config = config_for(model.config, processor)
-    dtypes = kept(model.config).get("dtypes", {})
+    dtypes = kept(model.config, "dtypes")
     stored = to_open_clip(model.state_dict(), entries(model))
     for key, tensor in stored.items():
         if tensor.is_floating_point():
-            own = DTYPES.get(dtypes.get(key), dtype)
+            own = DTYPES.get(str(dtypes.get(key)), dtype)
             stored[key] = tensor.to(own if torch.equal(tensor.to(own).to(tensor.dtype), tensor) else dtype)
     write_json(folder / CONFIG, config)
     save_file(stored, folder / WEIGHTS[0], metadata={"format": "pt"})

@@ -147,9 +147,7 @@ class ResNetCLIP(PreTrainedModel):
     """CLIP with a [`ResNetTower`] and transformers' own text tower; called as a `CLIPModel` is."""
 
     config_class = ResNetCLIPConfig
-    base_model_prefix = "clip"
     main_input_name = "pixel_values"
-    _no_split_modules = ["Bottleneck"]
     _supports_sdpa = True
 
     def __init__(self, config: ResNetCLIPConfig):
