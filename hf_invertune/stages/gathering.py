@@ -113,6 +113,8 @@ class Gatherer:
 
     def _ranked(self, triggers: list[Trigger], title: str, pixels: Tensor, aim: "Aim") -> list[Trigger]:
         """The triggers, those that come nearest the aim first."""
+        if not triggers:
+            return []
         encoder = self.classifier.encoder
         clean = as_float(pixels).to(encoder.device)
         values = [float(aim(encoder.embed_images(one.on(encoder.device)(clean)))) for one in progress(triggers, title)]
