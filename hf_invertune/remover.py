@@ -20,6 +20,7 @@ from .data.prompts import TEMPLATES
 from .errors import InputError
 from .hub.publish import PushOptions
 from .hub.result import RemovalResult
+from .models.chance import confirm_labels
 from .models.classifier import ZeroShotClassifier
 from .models.evaluation import Metrics, evaluate
 from .models.loading import LoadedModel, load_model
@@ -269,6 +270,7 @@ class BackdoorRemover:
         self, images: ImageSource, class_names: Sequence[str] | None, templates: Sequence[str], minimum: int
     ) -> tuple[PixelDataset, ZeroShotClassifier]:
         data = load_images(images, self.processor, class_names=class_names, minimum=minimum)
+        data = confirm_labels(data, self.source.encoder, templates)
         names = class_names if class_names is not None else data.class_names
         if names is None:
             raise InputError("`class_names`: got None, and the images name no classes; pass the names to look at.")

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ..data.prompts import read_class_names
+from ..data.names import read_class_names
 from ..errors import InputError
 from ..utils.output_folder import claim
 from .console import as_numbers, metrics_table, print_result, quietly
 from .options import (
+    IMAGES,
     AsJson,
     ClassNames,
     Device,
@@ -28,7 +29,7 @@ from .options import (
 
 def attack(
     model: ModelName,
-    images: Annotated[str, option("Pictures with labels: a folder, a .parquet file or the id of a Hub dataset.")],
+    images: Annotated[str, option(f"Pictures with labels: {IMAGES}")],
     attack: Annotated[str, option("Kind of attack, see docs/attacks.md.", "--attack")],
     target: Annotated[list[str], option("Where it leads; once for each trigger of a multi-target attack.")],
     output_dir: Annotated[Path, option("Folder of the victim.")],

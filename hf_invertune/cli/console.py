@@ -28,6 +28,7 @@ def quietly(verbose: bool) -> Iterator[None]:
     logging.getLogger("hf_invertune").setLevel(logging.INFO)
     if not verbose:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # its errors reach us as exceptions
     with redirect_stdout(sys.stderr):
         yield
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..data.prompts import read_class_names
+from ..data.names import read_class_names
 from ..errors import ExitCode, InputError, nearest
 
 
@@ -23,6 +23,9 @@ EXIT_CODES = "[bold]Exit codes[/bold]\n\n" + "\n".join(
 )
 
 
+IMAGES = "a folder, a table (.parquet, .tar, .csv, .jsonl, ...) or the id of a Hub dataset, name:config if need be."
+
+
 def option(help: str, *names: str, **settings: Any) -> Any:
     """An option whose default needs no mention."""
     return typer.Option(*names, help=help, show_default=False, **settings)
@@ -30,11 +33,18 @@ def option(help: str, *names: str, **settings: Any) -> Any:
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A CLIP model: a folder or a Hub id.")]
 ClassNames = Annotated[
-    str | None, option("'a,b,c', a .txt file (one a line) or a .json list; by default those of the images.")
+    str | None, option("'a,b,c', or a .txt (one a line), .csv or .json file; by default those of the images.")
 ]
-Split = Annotated[str, typer.Option(help="Split of a Hub dataset.")]
+Split = Annotated[str, typer.Option(help="Split of a dataset.")]
 ImageColumn = Annotated[str | None, option("Column of the images.")]
 LabelColumn = Annotated[str | None, option("Column of the labels.")]
+FolderClasses = Annotated[
+    bool | None,
+    option(
+        "Whether sub-folders are classes; by default where the model reads their names better than chance.",
+        "--folder-classes/--no-folder-classes",
+    ),
+]
 Limit = Annotated[int | None, option("Take at most so many images.", min=1)]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 Overwrite = Annotated[bool, option("Replace what an earlier run wrote there, and nothing else.", "--overwrite")]
@@ -64,11 +74,12 @@ class Source:
     """A model, clean images and settings: the options that the verbs of a removal have in common."""
 
     model: ModelName
-    images: Annotated[str, option("Clean images: a folder, a .parquet file or the id of a Hub dataset.")]
+    images: Annotated[str, option(f"Clean images: {IMAGES}")]
     class_names: ClassNames = None
     split: Split = "train"
     image_column: ImageColumn = None
     label_column: LabelColumn = None
+    folder_classes: FolderClasses = None
     limit: Limit = None
     config: ConfigFile = None
     preset: Preset = None
@@ -97,13 +108,15 @@ class Source:
     def load(self, seed: int, target: str | None = None) -> "tuple[BackdoorRemover, PixelDataset]":
         """The model and the images, of which `seed` draws when there is a limit."""
         from ..data.loading import load_images
+        from ..models.chance import confirm_labels
         from ..remover import BackdoorRemover
 
         where = {"revision": self.revision, "token": self.token, "device": self.device}
         remover = BackdoorRemover.from_pretrained(self.model, **where)
-        names = ("split", "image_column", "label_column", "limit", "token")
+        names = ("split", "image_column", "label_column", "folder_classes", "limit", "token")
         which: dict[str, Any] = {name: getattr(self, name) for name in names}
         data = load_images(self.images, remover.processor, class_names=self.names, seed=seed, **which)
+        data = confirm_labels(data, remover.source.encoder)
         check_target(target, data.class_names)
         return remover, data
 

@@ -6,8 +6,6 @@ digests agree only between machines that both have it or both lack it.
 """
 
 import logging
-import struct
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,28 +14,20 @@ from typing import Any, TypeAlias
 import datasets
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..errors import InputError
-from ..utils.hub_errors import hub_errors
 from ..utils.progress import progress
+from .columns import TEXTS, class_indices, image_column_of, labels_of
+from .pictures import UnreadableError, read_picture, resize
 from .pixels import PixelDataset, as_uint8, draw
 from .prompts import check_class_names
-from .sources import open_source
+from .sources import Opened, open_source, printable, reading
 
 
 logger = logging.getLogger(__name__)
-
-
-IMAGE_COLUMNS = ("image", "img", "picture")
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target")
-
-_MAXIMAL_ASPECT = 1000  # a thinner strip would be resized to gigabytes before its middle is cut out
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, *_BOMBS)
-"""What Pillow raises on files that are damaged, of no known format, or of more pixels than it trusts."""
 
 
 ImageSource: TypeAlias = str | Path | datasets.Dataset | Sequence[Image.Image] | Tensor | PixelDataset
@@ -51,6 +41,7 @@ def load_images(
     split: str = "train",
     image_column: str | None = None,
     label_column: str | None = None,
+    folder_classes: bool | None = None,
     limit: int | None = None,
     seed: int = 0,
     minimum: int = 1,
@@ -60,16 +51,27 @@ def load_images(
     """Read `source` into a [`PixelDataset`] of the size that `processor` gives. Unreadable pictures are skipped.
 
     Args:
-        source: a folder of pictures, flat or with one sub-folder a class; a .parquet file; the id of a dataset on the
-            Hub; a [`~datasets.Dataset`]; a list of PIL images; a float tensor, N x 3 x H x W in [0, 1]; or a
-            [`PixelDataset`], which is checked and, when nothing is to change, returned as it is.
+        source: what holds the pictures:
+
+            - a folder of them, flat or in sub-folders, with or without a metadata.csv, .jsonl or .parquet whose column
+              `file_name` says which; linked folders count;
+            - a folder that `save_to_disk` wrote, or one of .parquet, .arrow or .tar (WebDataset) files;
+            - a .parquet, .arrow, .tar, .csv, .json or .jsonl file, with pictures, their bytes or their paths, which
+              start from its folder;
+            - the id of a dataset on the Hub, `name:config` where it has several;
+            - a [`~datasets.Dataset`]; a list of PIL images; a float tensor, N x 3 x H x W in [0, 1];
+            - a [`PixelDataset`], which is checked and, when nothing is to change, returned as it is.
         processor ([`~transformers.ProcessorMixin`]): its resize and crop are applied, its normalisation is not.
         class_names (`Sequence[str]`, *optional*): what the labels shall index. Labels with names of their own are
             matched by name, others are taken for indices into it.
-        split (`str`): the split of a Hub dataset.
-        image_column (`str`, *optional*): by default the one column of images, or one called image, img or picture.
+        split (`str`): the split of a dataset of the Hub, of a saved one, or of a folder of tables.
+        image_column (`str`, *optional*): by default the one column of images, or one called image, img, picture,
+            file_name or the like.
         label_column (`str`, *optional*): by default the one column of class labels, or one called label, labels,
-            fine_label, class or target; without any the pictures have no labels.
+            fine_label, class, target or cls; without any the pictures have no labels. What has the label -1 or none has
+            no label.
+        folder_classes (`bool`, *optional*): whether the sub-folders that all pictures lie in are classes. By default
+            they are presumed to be, unless `class_names` lacks one of them, and [`BackdoorRemover`] asks the model.
         limit (`int`, *optional*): how many pictures to take at most, drawn by `seed`, each class in proportion. A
             Hub dataset is then streamed, its files in random order, through a shuffle buffer of four times `limit`,
             whatever the classes: one that is sorted by class is better loaded whole.
@@ -80,33 +82,48 @@ def load_images(
 
     Raises:
         InputError: whenever `source` cannot be used; the message says what came and what to do.
+        HubError: what the Hub has done.
     """
     if class_names is not None:
         class_names = check_class_names(class_names)
     if limit is not None and limit < 1:
         raise InputError(f"`limit`: got {limit}; pass a positive number, or None for all pictures.")
     size = resize(Image.new("RGB", (1, 1)), processor).shape[-2:]
-    tokens = {source: token} if isinstance(source, str) else {}
-    origin = _origin(source)
-    options: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "limit": limit}
-    if limit is not None:
-        options["seed"] = seed
-    if isinstance(source, (str, Path)):
-        source, commit = open_source(source, split, limit, seed, token, revision)
-        if commit is not None:
-            options |= {"split": split, "revision": commit}
-    selection = {name: value for name, value in options.items() if value is not None}
-
-    labels, names = None, None
-    if isinstance(source, datasets.Dataset):
-        pictures, values, names = _columns(source, image_column, label_column)
-        if values is not None:
-            labels = _class_indices(values, names, class_names)
-    elif isinstance(source, PixelDataset):
+    if isinstance(source, PixelDataset):
         data = _fitted(source, size, class_names)
         if limit is not None and limit < len(data):
             data = data.subset(draw(limit, len(data), data.labels, seed)[0])
         return _enough(data, minimum)
+    options = {
+        "image_column": image_column,
+        "label_column": label_column,
+        "folder_classes": folder_classes,
+        "limit": limit,
+        "seed": None if limit is None else seed,
+    }
+    selection = {name: value for name, value in options.items() if value is not None}
+
+    labels, names, presumed, tokens, origin = None, class_names, False, {}, "pictures in memory"
+    if isinstance(source, (str, Path, datasets.Dataset)):
+        if isinstance(source, datasets.Dataset):
+            opened = Opened(source, origin)
+        else:
+            opened = open_source(
+                source, split, image_column=image_column, limit=limit, seed=seed, token=token, revision=revision
+            )
+        origin, tokens = opened.name, {opened.name: token}
+        selection |= opened.selection
+        with reading(origin):
+            rows = opened.rows.with_format(None)
+            column = image_column_of(rows.features, image_column)
+            if "revision" in opened.selection and rows.features[column] in TEXTS:
+                raise InputError(
+                    f"`image_column`: {column!r} holds paths, which lead nowhere on the Hub; name another."
+                )
+            pictures = rows.cast_column(column, datasets.Image(decode=False))[column]
+            if not (opened.presumed and _just_folders(rows.features["label"].names, class_names, folder_classes)):
+                labels, names = labels_of(rows, label_column, class_names)
+                presumed = opened.presumed and folder_classes is None and class_names is None
     else:
         pictures = _images(source)
 
@@ -120,15 +137,16 @@ def load_images(
         if not kept:
             raise InputError(f"`source`: none of its {len(skipped)} picture(s) could be read; {skipped[0]}.")
     labels = None if labels is None else labels[kept]
-    data = PixelDataset(torch.from_numpy(pixels), labels, class_names or names, tuple(skipped), origin, selection)
+    data = PixelDataset(torch.from_numpy(pixels), labels, names, tuple(skipped), origin, selection, presumed)
     return _enough(data, minimum)
 
 
-def _origin(source: ImageSource) -> str:
-    """What a report may say of where pictures came from: a Hub id, or a name without its folder."""
-    if not isinstance(source, (str, Path)):
-        return "pictures in memory"
-    return Path(source).name if Path(source).expanduser().exists() else str(source)
+def _just_folders(folders: Sequence[str], class_names: Sequence[str] | None, wanted: bool | None) -> bool:
+    """Whether sub-folders are no classes: when the user says so, or names classes that these are not among."""
+    others = [] if class_names is None else sorted(set(folders) - set(class_names))
+    if wanted is None and others:
+        logger.info("The sub-folder %r is none of the class names: sub-folders are no labels here.", others[0])
+    return bool(others) if wanted is None else not wanted
 
 
 def _enough(data: PixelDataset, minimum: int) -> PixelDataset:
@@ -147,72 +165,8 @@ def _fitted(data: PixelDataset, size: tuple[int, ...], class_names: tuple[str, .
         )
     if class_names is None or class_names == data.class_names:
         return data
-    labels = None if data.labels is None else _class_indices(data.labels.tolist(), data.class_names, class_names)
+    labels = None if data.labels is None else class_indices(data.labels.tolist(), data.class_names, class_names)
     return replace(data, labels=labels, class_names=class_names)
-
-
-def _class_indices(values: list[Any], names: Sequence[str] | None, class_names: Sequence[str] | None) -> Tensor:
-    """Labels (names, indices into `names`, or else indices into `class_names`) as indices into `class_names`."""
-    wrong = "`source`: labels out of range or of the wrong type"
-    called = values
-    if names is not None or not values or not all(isinstance(value, str) for value in values):
-        known = names if names is not None else class_names
-        for value in values:
-            if type(value) is not int:
-                raise InputError(f"{wrong}: got {value!r}; a label must be an integer or one of `class_names`.")
-            if value < 0 or (known is not None and value >= len(known)):
-                allowed = "0 or more" if known is None else f"0 to {len(known) - 1}"
-                raise InputError(f"{wrong}: got {value}; {allowed} can be used.")
-        if names is None or class_names is None:
-            return torch.tensor(values, dtype=torch.int64)
-        called = [names[value] for value in values]
-    elif class_names is None:
-        raise InputError(f"{wrong}: got {values[0]!r}, a name; pass `class_names` to say which index each name has.")
-    unknown = sorted(set(called) - set(class_names))
-    if unknown:
-        raise InputError(
-            f"`class_names`: {', '.join(map(repr, unknown[:5]))} ({len(unknown)} in all) label pictures and are not "
-            "among them; add them, or cast the label column to integers to go by index."
-        )
-    places = {name: place for place, name in enumerate(class_names)}
-    return torch.tensor([places[name] for name in called], dtype=torch.int64)
-
-
-def _columns(
-    dataset: datasets.Dataset, image_column: str | None, label_column: str | None
-) -> tuple[Any, list[Any] | None, tuple[str, ...] | None]:
-    """The column of undecoded pictures, the labels and the labels' names."""
-    dataset = dataset.with_format(None)
-    features = dataset.features
-    image = column_of(features, image_column, "image_column", datasets.Image, IMAGE_COLUMNS)
-    label = column_of(features, label_column, "label_column", datasets.ClassLabel, LABEL_COLUMNS)
-    columns = ", ".join(features)
-    if image is None:
-        raise InputError(f"`image_column`: no column holds images; name one of the columns {columns}.")
-    kind = features[image]
-    if not isinstance(kind, datasets.Image) and not (isinstance(kind, dict) and {"bytes", "path"} <= kind.keys()):
-        raise InputError(f"`image_column`: {image!r} holds {kind}, not images; the columns are {columns}.")
-    pictures = dataset.cast_column(image, datasets.Image(decode=False))[image]
-    if label is None:
-        return pictures, None, None
-    names = tuple(features[label].names) if isinstance(features[label], datasets.ClassLabel) else None
-    return pictures, dataset[label][:], names
-
-
-def column_of(
-    features: datasets.Features, given: str | None, argument: str, kind: type, usual: tuple[str, ...]
-) -> str | None:
-    if given is not None:
-        if given not in features:
-            raise InputError(f"`{argument}`: there is no column {given!r}; the columns are {', '.join(features)}.")
-        return given
-    fitting = [name for name, feature in features.items() if isinstance(feature, kind)]
-    if len(fitting) == 1:
-        return fitting[0]
-    named = [name for name in usual if name in (fitting or features)]
-    if fitting and not named:
-        raise InputError(f"`{argument}`: the columns {', '.join(fitting)} would all do; name one.")
-    return named[0] if named else None
 
 
 def _images(source: Any) -> list[Image.Image]:
@@ -241,51 +195,17 @@ def _read(
     """Fill `pixels` with the first `pictures` at `indices` that can be read; also which they are and which cannot."""
     kept: list[int] = []
     skipped: list[str] = []
-    with warnings.catch_warnings(), progress(None, "Reading pictures", total=len(pixels)) as bar:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with progress(None, "Reading pictures", total=len(pixels)) as bar:
         for index in indices.tolist():
             if len(kept) == len(pixels):
                 break
             picture = pictures[index]
-            name = f"picture {index}"
             try:
-                if isinstance(picture, dict):
-                    name = picture["path"] or name
-                    with hub_errors(name, argument="source", kind="dataset"):  # a streamed picture is fetched here
-                        picture = datasets.Image().decode_example(picture, tokens)
-                elif picture is None:
-                    raise ValueError("the row is empty")
-                pixels[len(kept)] = resize(rgb(picture), processor)
-            except InputError:
-                raise
-            except UnidentifiedImageError:
-                skipped.append(f"{name}: of no known picture format")
-            except BROKEN as error:
-                skipped.append(f"{name}: {error}")
+                pixels[len(kept)] = read_picture(picture, processor, tokens)
+            except UnreadableError as error:
+                name = picture["path"] if isinstance(picture, dict) else None
+                skipped.append(printable(f"{name or f'picture {index}'}: {error}"))
             else:
                 kept.append(index)
                 bar.update()
     return pixels[: len(kept)], kept, skipped
-
-
-def rgb(picture: Image.Image) -> Image.Image:
-    """An upright RGB picture: 16 bits scaled to 8, what is transparent shown on white."""
-    width, height = picture.size
-    if max(width, height) > _MAXIMAL_ASPECT * min(width, height):
-        raise ValueError(f"{width}x{height} pixels are too thin a strip")
-    if picture.mode == "F":
-        raise ValueError("floats (mode F) have no known range")
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):  # convert() would clip at 255
-        values = np.asarray(picture).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert("RGB")
-
-
-def resize(picture: Image.Image, processor: ProcessorMixin) -> np.ndarray:
-    """3 x H x W, uint8, after the processor's resize and crop."""
-    output = processor.image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="np")
-    return np.rint(output["pixel_values"][0]).clip(0, 255).astype(np.uint8)

@@ -17,11 +17,14 @@ class PixelDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
 
     Args:
         pixels (`torch.Tensor`): N x 3 x H x W, uint8.
-        labels (`torch.Tensor`, *optional*): N, int64 indices into `class_names`.
+        labels (`torch.Tensor`, *optional*): N, int64 indices into `class_names`; -1 for a picture without a label. When
+            none has one, there are none.
         class_names (`tuple[str, ...]`, *optional*): the names that the labels stand for, where they are known.
         skipped (`tuple[str, ...]`): the pictures that could not be read, each with the reason.
         source (`str`): where they came from: the name of a folder or file, or a Hub id.
-        selection (`dict`): how they were chosen from it: split, columns, limit, seed, revision, where they matter.
+        selection (`dict`): how they were chosen from it: config, split, columns, limit, seed, revision, where they
+            matter.
+        presumed (`bool`): whether the labels are names of sub-folders for which nobody has vouched.
 
     Raises:
         InputError: pixels or labels of another shape or type.
@@ -33,6 +36,7 @@ class PixelDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
     skipped: tuple[str, ...] = ()
     source: str = "pictures in memory"
     selection: dict[str, Any] = field(default_factory=dict)
+    presumed: bool = False
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
@@ -46,6 +50,8 @@ class PixelDataset(torch.utils.data.Dataset[dict[str, Tensor]]):
                 f"`labels`: got {self.labels.dtype} of shape {tuple(self.labels.shape)} for {len(self)} pictures; "
                 "pass one int64 index a picture."
             )
+        if self.labels is not None and (self.labels < 0).all():
+            self.labels = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -85,8 +91,9 @@ def draw(count: int, number: int, labels: Tensor | None, seed: int) -> tuple[Ten
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(number, generator=generator)
     if labels is not None:
-        rank = torch.randperm(int(labels.max()) + 1, generator=generator)
-        order = order[rank[labels[order]].argsort(stable=True)]
+        classes, places = labels.unique(return_inverse=True)
+        rank = torch.randperm(len(classes), generator=generator)
+        order = order[rank[places[order]].argsort(stable=True)]
     # every (number / count)-th of the shuffled indices, which lie class by class
     drawn = (torch.arange(number + 1) * count // number).diff() == 1
     return order[drawn].sort().values, order[~drawn].sort().values

@@ -1,8 +1,6 @@
 """Class names and templates become the texts of a zero-shot classifier."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..errors import InputError
 
@@ -41,29 +39,8 @@ def check_class_names(class_names: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def read_class_names(given: str) -> tuple[str, ...]:
-    """The class names that a command line gives: 'a,b,c', a .txt file with one a line, or a .json list.
-
-    Raises:
-        InputError: a file that cannot be read, or names that [`check_class_names`] refuses.
-    """
-    path = Path(given).expanduser()
-    if path.suffix not in (".json", ".txt"):
-        return check_class_names([name.strip() for name in given.split(",")])
-    try:
-        text = path.read_text(encoding="utf-8")
-        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
-    except OSError as error:
-        raise InputError(f"`class_names`: {given} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputError(f"`class_names`: {given} is no {path.suffix[1:]} file in UTF-8 ({error}).") from error
-    if not isinstance(names, list):
-        raise InputError(f"`class_names`: {given} holds a {type(names).__name__}; it must be a list of names.")
-    return check_class_names(names if path.suffix == ".json" else [name.strip() for name in names if name.strip()])
-
-
-def prompts(class_name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
-    """The texts of one class, one a template.
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """Return `templates` as a tuple, or say what is wrong with them.
 
     Raises:
         InputError: no template, or one without a place `{}` for the name.
@@ -72,4 +49,13 @@ def prompts(class_name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
         raise InputError(
             f"`templates`: got {list(templates)!r}; pass at least one, each with `{{}}` for the class name."
         )
-    return [template.replace("{}", class_name) for template in templates]
+    return tuple(templates)
+
+
+def prompts(class_name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
+    """The texts of one class, one a template.
+
+    Raises:
+        InputError: as [`check_templates`].
+    """
+    return [template.replace("{}", class_name) for template in check_templates(templates)]

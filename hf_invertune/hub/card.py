@@ -102,7 +102,10 @@ def reproduction(report: AuditReport) -> str | None:
     words = ["hf-invertune", "remove", report.model.name]
     if report.model.revision:
         words += ["--revision", report.model.revision]
-    words += ["--images", report.data.source]
+    config, folders = (report.data.selection.get(key) for key in ("config", "folder_classes"))
+    words += ["--images", report.data.source if config is None else f"{report.data.source}:{config}"]
+    if folders is not None:
+        words += ["--folder-classes" if folders else "--no-folder-classes"]
     options = {
         "split": "--split",
         "image_column": "--image-column",

@@ -133,7 +133,8 @@ def evaluate(
     Args:
         classifier ([`ZeroShotClassifier`]): the model and K names.
         pixels (`torch.Tensor`): N x 3 x H x W, float in [0, 1] or uint8.
-        labels (`torch.Tensor`, *optional*): N true labels.
+        labels (`torch.Tensor`, *optional*): N true labels, -1 for an image without one: it counts for neither CA nor PA,
+            and its reading by the model stands in for it elsewhere.
         reference (`torch.Tensor`, *optional*): N labels that the original model gives to the clean images. They stand
             in for `labels` when there are none: CA becomes agreement, and PA is left out.
         trigger ([`Trigger`], *optional*): the trigger whose ASR is wanted; needs `target`.
@@ -141,16 +142,18 @@ def evaluate(
     """
     clean = classifier.predict(pixels)
     metrics = Metrics(
-        clean_accuracy=None if labels is None else Rate.of(clean == labels),
+        clean_accuracy=None if labels is None else Rate.of((clean == labels)[labels >= 0]),
         agreement=None if reference is None else Rate.of(clean == reference),
     )
     if trigger is None or target is None:
         return metrics
-    truth = labels if labels is not None else reference if reference is not None else clean
+    truth = reference if reference is not None else clean
+    if labels is not None:
+        truth = labels.where(labels >= 0, truth)
     others = truth != target
     triggered = classifier.predict(pixels, trigger.on(classifier.encoder.device))
     metrics.attack_success_rate = Rate.of(triggered[others] == target)
     metrics.attack_success_rate_all = Rate.of(triggered == target)
     metrics.target_rate = Rate.of(clean[others] == target)
-    metrics.poisoned_accuracy = None if labels is None else Rate.of(triggered == labels)
+    metrics.poisoned_accuracy = None if labels is None else Rate.of((triggered == labels)[labels >= 0])
     return metrics

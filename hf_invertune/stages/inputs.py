@@ -59,7 +59,7 @@ class DataIdentity:
         labelled (`bool`): whether their labels are known; if not, agreement stands for clean accuracy.
         sha256 (`str`): digest of all the pixels.
         skipped (`list[str]`): pictures that could not be read, with the reason; no more than the reason once published.
-        selection (`dict[str, Any]`): how they were chosen from the source: split, columns, limit, seed, revision.
+        selection (`dict[str, Any]`): how they were chosen from the source: config, split, columns, limit, seed, revision.
     """
 
     source: str
@@ -72,7 +72,7 @@ class DataIdentity:
     @property
     def on_hub(self) -> bool:
         """Whether `source` is the id of a dataset on the Hub."""
-        return "split" in self.selection
+        return "revision" in self.selection
 
     @classmethod
     def of(cls, data: PixelDataset, held_out: int) -> "DataIdentity":

@@ -168,13 +168,13 @@ def load_file(path: str | Path, argument: str) -> Any:
         InputError: when it cannot be read.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"`{argument}`: {path} cannot be read ({error}).") from error
+    form = "TOML" if Path(path).suffix.lower() == ".toml" else "YAML"
     try:
-        return tomllib.loads(text) if Path(path).suffix == ".toml" else yaml.safe_load(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError) as error:
-        form = "TOML" if Path(path).suffix == ".toml" else "YAML"
+        return tomllib.loads(text) if form == "TOML" else yaml.safe_load(text)
+    except Exception as error:  # besides their own errors, what dates, numbers and depths beyond Python's raise
         raise InputError(f"`{argument}`: {path} is no {form} ({' '.join(str(error).split())}).") from error
 
 

@@ -271,8 +271,8 @@ def test_undeclared_image_bytes_and_text_labels(table, processor):
     plain = datasets.Dataset.from_dict({"img": rows, "labels": ["red", "green", "blue"] * 2})
     data = load_images(plain, processor, class_names=["blue", "green", "red"])
     assert data.labels.tolist() == [2, 1, 0] * 2 and colours(data)[0] == COLOURS["red"]
-    with pytest.raises(InputError, match="labels out of range or of the wrong type: got 'red', a name; pass `class_n"):
-        load_images(plain, processor)
+    named = load_images(plain, processor)
+    assert named.class_names == ("blue", "green", "red") and torch.equal(named.labels, data.labels)
 
 
 def test_a_tensor_and_a_list(processor):
@@ -330,9 +330,9 @@ def test_labels_are_checked_and_matched_by_name(table, processor):
     ("labels", "class_names", "message"),
     [
         ([0, 1, 2, 0, 1, 3], ["a", "b", "c"], "got 3; 0 to 2 can be used"),
-        ([0, 1, 2, 0, 1, -1], None, "got -1; 0 or more can be used"),
-        ([0.0, 1.0, 2.0, 0.5, 1.0, 2.0], ["a", "b", "c"], "got 0.0; a label must be an integer"),
-        ([0, 1, None, 0, 1, 2], ["a", "b", "c"], "got None; a label must be an integer"),
+        ([0, 1, 2, 0, 1, -2], None, "got -2; 0 or more can be used"),
+        ([0.0, 1.0, 2.0, 0.5, 1.0, 2.0], ["a", "b", "c"], "got 0.5; a label must be an integer"),
+        ([[0], [1], [2], [0], [1], [2]], ["a", "b", "c"], r"got \[0\]; a label must be an integer"),
     ],
 )
 def test_labels_out_of_range_or_of_the_wrong_type(labels, class_names, message, table, processor):
@@ -389,7 +389,7 @@ def test_errors_of_the_arguments(folder, processor, tmp_path, table):
         ("none.parquet", {}, "`source`: there is no folder or file none.parquet"),
         (tmp_path / "empty", {}, "`source`: the folder .*empty holds no pictures"),
         (tmp_path / "a.txt", {}, "`source`: .*a.txt is one file; pass a folder"),
-        (tmp_path / "bad.parquet", {}, "`source`: .*bad.parquet cannot be read as parquet"),
+        (tmp_path / "bad.parquet", {}, "`source`: .*bad.parquet cannot be read .*; it may be damaged"),
         (tmp_path / "broken", {}, r"`source`: none of its 2 picture\(s\) could be read; .*0.png: of no known"),
         (folder, {"minimum": 20}, r"`source`: 12 picture\(s\) came and at least 20 are needed"),
         ([], {}, r"`source`: 0 picture\(s\) came and at least 1 are needed"),

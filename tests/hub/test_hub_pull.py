@@ -452,6 +452,36 @@ def test_a_dataset_with_a_script_of_its_own(hub, processor, trace):
     assert not trace.exists()
 
 
+def test_a_dataset_of_several_configs(hub, processor):
+    card = b"---\nconfigs:\n" + b"".join(
+        f"- config_name: {name}\n  data_files: {name}/*.parquet\n".encode() for name in ("small", "large")
+    )
+    files = {f"{name}/x.parquet": parquet(pictures(n)) for name, n in (("small", 3), ("large", 5))}
+    sha = hub.put("org/data", {"README.md": card + b"---\n", **files}, kind="dataset")
+    for limit in (None, 2):
+        data = load_images("org/data:small", processor, limit=limit)
+        assert len(data) == (limit or 3) and data.source == "org/data"
+        assert (data.selection["config"], data.selection["revision"]) == ("small", sha)
+    with pytest.raises(InputError, match=r"`source`: org/data .* \(Config name is missing.*name:config"):
+        load_images("org/data", processor)
+    with pytest.raises(InputError, match="`source`: org/data .*'none' not found"):
+        load_images("org/data:none", processor)
+
+
+def test_a_dataset_of_paths(hub, processor):
+    buffer = io.BytesIO()
+    datasets.Dataset.from_dict({"path": ["/etc/hostname"]}).to_parquet(buffer)
+    hub.put("org/data", {"x.parquet": buffer.getvalue()}, kind="dataset")
+    with pytest.raises(InputError, match="`image_column`: 'path' holds paths, which lead nowhere on the Hub"):
+        load_images("org/data", processor)
+
+
+def test_a_damaged_dataset(hub, processor):
+    hub.put("org/data", {"x.parquet": parquet(pictures(3))[:-9]}, kind="dataset")
+    with pytest.raises(InputError, match=r"`source`: org/data .* \(Parquet magic bytes not found"):
+        load_images("org/data", processor)
+
+
 def put_folder(hub, **options):
     content = {}
     for i, image in enumerate(pictures(40)):

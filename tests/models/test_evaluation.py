@@ -67,6 +67,15 @@ def test_predict():
     assert greys.shares(PIXELS) == pytest.approx([1 / 7, 3 / 7, 2 / 7, 1 / 7, 0])
 
 
+def test_partly_labelled():
+    """A picture without a label counts as what the model reads, and not for the accuracies."""
+    labels = LABELS.clone()
+    labels[[0, 3]] = -1
+    metrics = evaluate(Greys(), PIXELS, labels=labels, trigger=NEXT, target=2)
+    assert (metrics.clean_accuracy, metrics.poisoned_accuracy) == (Rate(4, 5), Rate(0, 5))
+    assert (metrics.attack_success_rate, metrics.target_rate) == (Rate(3, 6), Rate(1, 6))
+
+
 def test_labelled():
     assert evaluate(Greys(), PIXELS, labels=LABELS, trigger=NEXT, target=2) == Metrics(
         clean_accuracy=Rate(5, 7),

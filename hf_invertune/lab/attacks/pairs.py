@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from transformers import ProcessorMixin
 
+from ...data.columns import caption_column_of
 from ...data.loading import load_images
 from ...data.prompts import TEMPLATES, prompts
 from ...data.sources import open_source
 from ...errors import InputError
 from ..contrastive import CaptionedPixels
-from .poisoning import caption_column_of, texts_of
+from .poisoning import texts_of
 
 
 def load_pairs(
@@ -33,15 +34,15 @@ def load_pairs(
     Captions of one class that templates made are positives of one another.
 
     Args:
-        source (`str` or `Path`): a folder, a .parquet file or the id of a dataset on the Hub.
-        caption_column (`str`, *optional*): by default one called caption, text or sentence.
+        source (`str` or `Path`): a folder, a table of pictures or the id of a dataset on the Hub.
+        caption_column (`str`, *optional*): by default one called caption, text, sentence or txt.
         processor, class_names, split, image_column, label_column, limit, seed, token: see [`load_images`].
         templates (`Sequence[str]`): make captions of class names.
 
     Raises:
         InputError: pictures without labels or class names, or some that cannot be read or have no caption beside captions.
     """
-    rows = open_source(source, split, limit, seed, token, revision=None)[0]
+    rows = open_source(source, split, image_column=image_column, limit=limit, seed=seed, token=token).rows
     if limit is not None and limit < len(rows):
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         rows = rows.select(order[:limit].sort().values.tolist())
@@ -49,9 +50,9 @@ def load_pairs(
     data = load_images(
         rows, processor, class_names=class_names, image_column=image_column, label_column=label_column, token=token
     )
-    if data.labels is None or data.class_names is None:
+    if data.labels is None or data.class_names is None or (data.labels < 0).any():
         raise InputError(
-            "`label_column`: an attack is measured on labelled pictures; name the column, and the classes."
+            "`label_column`: an attack is measured on pictures that all have labels; name the column, and the classes."
         )
     if column is None:
         labels = data.labels.tolist()

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPProcessor
 
-from ...data.loading import BROKEN, IMAGE_COLUMNS, LABEL_COLUMNS, column_of, resize, rgb
+from ...data.columns import LABEL_COLUMNS, caption_column_of, column_of, image_column_of
+from ...data.pictures import UnreadableError, read_picture
 from ...data.pixels import as_float, as_uint8
 from ...data.prompts import TEMPLATES, prompts
 from ...errors import InputError, nearest
@@ -20,8 +21,6 @@ from ...triggers import Trigger, WarpTrigger
 from ..contrastive import CaptionedPixels
 from .attack import Attack
 
-
-CAPTION_COLUMNS = ("caption", "text", "sentence")
 
 Data = TypeVar("Data", CaptionedPixels, datasets.Dataset)
 
@@ -128,9 +127,7 @@ def poison_dataset(
         InputError: as [`poison`], and when there are neither captions nor labels with names and templates.
     """
     dataset = dataset.with_format(None)
-    image = column_of(dataset.features, image_column, "image_column", datasets.Image, IMAGE_COLUMNS)
-    if image is None:
-        raise InputError(f"`image_column`: no column holds images; name one of {', '.join(dataset.features)}.")
+    image = image_column_of(dataset.features, image_column)
     captions, column, labels, names = captions_of(dataset, caption_column, label_column, templates)
     plan = _plan(captions, labels, attack, rate, seed, names, templates or TEMPLATES, target_captions)
 
@@ -139,8 +136,8 @@ def poison_dataset(
         if index not in plan.triggers:
             return {column: caption}
         try:
-            picture = resize(rgb(datasets.Image().decode_example(row[image])), processor)
-        except BROKEN as error:
+            picture = read_picture(row[image], processor)
+        except UnreadableError as error:
             raise InputError(
                 f"`dataset`: the picture of row {index} cannot be read ({error}); leave it out."
             ) from error
@@ -182,10 +179,6 @@ def captions_of(
     return made, "caption", labels, names
 
 
-_TEXTS = [datasets.Value(kind) for kind in ("string", "large_string", "string_view")]
-"""What a column of captions may hold."""
-
-
 def texts_of(dataset: datasets.Dataset, column: str) -> list[str]:
     """The captions in that column.
 
@@ -196,20 +189,6 @@ def texts_of(dataset: datasets.Dataset, column: str) -> list[str]:
     if None in texts:
         raise InputError(f"`caption_column`: row {texts.index(None)} of {column!r} has no caption; leave it out.")
     return texts
-
-
-def caption_column_of(features: datasets.Features, given: str | None) -> str | None:
-    """The column of captions: the one that is named, or one called as usual; none where there is none.
-
-    Raises:
-        InputError: when the column is not there, or holds something else than one text a picture.
-    """
-    if given is not None and given not in features:
-        raise InputError(f"`caption_column`: there is no column {given!r}; the columns are {', '.join(features)}.")
-    column = given or next((name for name in CAPTION_COLUMNS if name in features), None)
-    if column is not None and features[column] not in _TEXTS:
-        raise InputError(f"`caption_column`: {column!r} holds {features[column]}; it must hold one text a picture.")
-    return column
 
 
 def mentions(caption: str, target: str) -> bool:

@@ -246,8 +246,8 @@ class PicturedWorld(World):
     def _read(self, rows: datasets.Dataset) -> tuple[Tensor, Tensor]:
         """Pixels and labels."""
         data = load_images(rows, self.processor, class_names=self.class_names)
-        if data.labels is None:
-            raise InputError("`train`: its pictures have no labels; a world needs labelled ones.")
+        if data.labels is None or (data.labels < 0).any():
+            raise InputError("`train`: not all its pictures have labels; a world needs labelled ones.")
         return data.pixels, data.labels
 
     def _split(self, name: str) -> CaptionedPixels:
@@ -265,7 +265,7 @@ class PicturedWorld(World):
 
 def _open(source: str, split: str) -> datasets.Dataset:
     """All the pictures of a file or of a Hub dataset."""
-    return open_source(source, split, limit=None, seed=0, token=None, revision=None)[0]
+    return open_source(source, split).rows
 
 
 def check_digests(world: World, recorded: Mapping[str, Mapping[str, str]], argument: str) -> None:
