@@ -79,8 +79,7 @@ def open_source(
             raise InputError(
                 f"`source`: {source} is one file; pass a folder of pictures, or a table of them ({known})."
             )
-        with reading(path):
-            return Opened(_table(path, image_column), path.name)
+        return Opened(_table(path, image_column), printable(path.name))
     repository, _, config = name.partition(":")
     if (
         isinstance(source, Path)
@@ -243,7 +242,8 @@ def _stored(path: Path) -> str | dict[str, Any]:
 def _table(path: Path, image_column: str | None) -> datasets.Dataset:
     """The rows of one file; paths in it start from the folder that it lies in."""
     kind = TABLES[path.suffix.lower()]
-    rows = datasets.load_dataset(kind, data_files=glob.escape(str(path)), split="train")
+    with reading(path):
+        rows = datasets.load_dataset(kind, data_files=glob.escape(str(path)), split="train")
     column = image_column_of(rows.features, image_column)
     if rows.features[column] not in TEXTS:
         return rows

@@ -298,6 +298,13 @@ def test_model_that_is_not_there(pictures):
     assert outcome.stderr.startswith("error: MODEL: ./nowhere is no folder") and outcome.stderr.count("\n") == 1
 
 
+def test_images_that_cannot_be_read(tmp_path):
+    (tmp_path / "images.parquet").write_bytes(b"PAR1 and so on")
+    outcome = run_forked("hf_invertune", "scan", VICTIMS / "clean", "--images", tmp_path / "images.parquet", **PLAIN)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr.count("\n")) == (2, "", 1)
+    assert re.match(r"error: --images: .*images.parquet cannot be read \(.*\); it may be damaged.", outcome.stderr)
+
+
 # The victims that come along
 
 

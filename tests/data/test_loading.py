@@ -241,6 +241,31 @@ def test_a_decompression_bomb_counts_as_broken(folder, processor, monkeypatch):
         assert "decompression bomb" in load_images(folder, processor).skipped[0]
 
 
+def test_the_content_counts_not_the_suffix(tmp_path, processor):
+    Image.new("RGB", (8, 8), COLOURS["red"]).save(tmp_path / "a.png", format="BMP")
+    frames = [Image.new("RGB", (8, 8), colour) for colour in COLOURS.values()]
+    frames[1].save(tmp_path / "b.JPG", format="GIF", save_all=True, append_images=frames[2:])
+    (tmp_path / "c.png").write_bytes(b"")
+    data = load_images(tmp_path, processor)
+    assert colours(data) == [COLOURS["red"], COLOURS["green"]]  # of the animated one the first frame
+    assert data.skipped == (f"{tmp_path / 'c.png'}: of no known picture format",)
+
+
+@pytest.mark.parametrize("error", [AssertionError(), KeyError("tile"), MemoryError(), RecursionError("too deep")])
+def test_whatever_a_decoder_raises_the_picture_is_skipped(folder, processor, monkeypatch, error):
+    opened = Image.open
+
+    def open_or_raise(file):
+        if str(file).endswith("1.png"):
+            raise error
+        return opened(file)
+
+    monkeypatch.setattr(Image, "open", open_or_raise)
+    data = load_images(folder, processor)
+    assert len(data) == 9 and len(data.skipped) == 3
+    assert data.skipped[0].endswith(f"1.png: {str(error) or type(error).__name__}")
+
+
 def test_a_missing_row_is_skipped(processor):
     picture = Image.new("RGB", (8, 8), (5, 6, 7))
     rows = datasets.Dataset.from_dict({"image": [picture, None]}, features=datasets.Features(image=datasets.Image()))

@@ -254,3 +254,11 @@ def test_names_that_are_not_utf_8(sorted_folder, processor):
     assert sorted(read(data)) == ["blue", "green", "red"] and data.class_names == ("blue", "green", r"r\udcffd")
     assert data.skipped == (rf"{sorted_folder}/blue/\udcff.png: of no known picture format",)
     data.skipped[0].encode()
+
+
+def test_the_damaged_file_of_a_folder_is_named(tmp_path, processor):
+    for name in ("a.parquet", "b.parquet"):
+        table().to_parquet(tmp_path / name)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputError, match=r"`source`: .*/b.parquet cannot be read \(.*\); it may be damaged"):
+        load_images(tmp_path, processor)
