@@ -37,6 +37,7 @@ def main() -> None:
         InverTuneTrainer,
         RemovalConfig,
         TriggerInversionCallback,
+        confirm_labels,
         demo_images,
         demo_victim,
         load_images,
@@ -49,6 +50,7 @@ def main() -> None:
     source = load_model(options.model or demo_victim("poisoned"), device=arguments.device)
     if options.images:
         data = load_images(options.images, source.processor, class_names=arguments.class_names)
+        data = confirm_labels(data, source.encoder)
     else:
         data = demo_images()
     held_out, clean = data.split(config.audit.held_out, seed=arguments.seed)

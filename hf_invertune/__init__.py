@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .models.classifier import ZeroShotClassifier
     from .models.encoder import DualEncoder
     from .models.evaluation import Measurement, Metrics, Rate, evaluate
+    from .models.folders import confirm_labels
     from .models.loading import LoadedModel, load_model
     from .remover import BackdoorRemover
     from .report.report import AuditReport
@@ -151,6 +152,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "build_zoo",
+    "confirm_labels",
     "demo_images",
     "demo_victim",
     "evaluate",
@@ -209,6 +211,7 @@ _MODULES = {
         "Rate",
         "evaluate",
     ),
+    "models.folders": ("confirm_labels",),
     "models.loading": (
         "LoadedModel",
         "load_model",

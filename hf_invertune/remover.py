@@ -14,18 +14,20 @@ from huggingface_hub import CommitInfo
 from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
 
+from .data.defaults import default_images, default_vocabulary
 from .data.loading import ImageSource, load_images
 from .data.pixels import PixelDataset
 from .data.prompts import TEMPLATES
 from .errors import InputError
 from .hub.publish import PushOptions
 from .hub.result import RemovalResult
-from .models.chance import confirm_labels
 from .models.classifier import ZeroShotClassifier
 from .models.evaluation import Metrics, evaluate
+from .models.folders import confirm_labels
 from .models.loading import LoadedModel, load_model
 from .report.report import AuditReport
 from .stages.configs import RemovalConfig
+from .stages.cost import Estimate, estimate_scan
 from .stages.identification import ScanResult, TargetIdentifier
 from .stages.inputs import DataIdentity, Inputs, ModelIdentity
 from .stages.plan import TuningPlan, make_plan
@@ -118,36 +120,53 @@ class BackdoorRemover:
 
     def scan(
         self,
-        images: ImageSource,
+        images: ImageSource | None = None,
         class_names: Sequence[str] | None = None,
         *,
         config: RemovalConfig | None = None,
-        templates: Sequence[str] = TEMPLATES,
+        templates: Sequence[str] | None = None,
     ) -> ScanResult:
         """Say whether there is a backdoor, and towards which label.
 
         The images that a removal would hold out for its proof are left alone, so that `remove` can go on from the result.
 
         Args:
-            images: a [`PixelDataset`] or anything that [`load_images`] takes; arbitrary clean pictures.
-            class_names (`Sequence[str]`, *optional*): the labels to look at; by default those of the images.
+            images (*optional*): a [`PixelDataset`] or anything that [`load_images`] takes; arbitrary clean pictures. By
+                default 256 of COCO, streamed from the Hub.
+            class_names (`Sequence[str]`, *optional*): the labels to look at; by default those of the images, or else
+                ImageNet-1k's 1,000.
             config ([`RemovalConfig`], *optional*): settings.
-            templates (`Sequence[str]`, *optional*): prompt templates.
+            templates (`Sequence[str]`, *optional*): prompt templates; by default a short ensemble, with ImageNet's names
+                the one that CLIP's authors chose for them.
 
         Raises:
             CannotJudgeError: when the model reads the labels no better than chance, or all unlabelled pictures alike.
         """
         return self._scan(self._task(images, class_names, templates, config, SCAN_MINIMUM))
 
+    def estimate(
+        self,
+        images: ImageSource | None = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        config: RemovalConfig | None = None,
+        templates: Sequence[str] | None = None,
+    ) -> Estimate:
+        """What a scan with these arguments, which are those of `scan`, would cost on this device."""
+        config = config or RemovalConfig()
+        data, names, templates = self._given(images, class_names, templates, SCAN_MINIMUM)
+        clean = len(data) - round(config.audit.held_out * len(data))
+        return estimate_scan(self.source.encoder, config.scan, clean, data.pixels.shape[-2:], names, templates)
+
     def invert(
         self,
-        images: ImageSource,
+        images: ImageSource | None = None,
         class_names: Sequence[str] | None = None,
         *,
         scan: ScanResult | str | Path | None = None,
         target: str | int | None = None,
         config: RemovalConfig | None = None,
-        templates: Sequence[str] = TEMPLATES,
+        templates: Sequence[str] | None = None,
     ) -> TuningPlan:
         """Invert the target's triggers with the full loss and find the neurons that react to them.
 
@@ -166,15 +185,16 @@ class BackdoorRemover:
 
     def evaluate(
         self,
-        images: ImageSource,
+        images: ImageSource | None = None,
         class_names: Sequence[str] | None = None,
         *,
         trigger: Trigger | None = None,
         target: str | int | None = None,
-        templates: Sequence[str] = TEMPLATES,
+        templates: Sequence[str] | None = None,
     ) -> Metrics:
         """CA of the model as it stands, and ASR and PA of `trigger` towards `target` when given."""
-        data, classifier = self._classifier(images, class_names, templates, minimum=1)
+        data, names, templates = self._given(images, class_names, templates, minimum=1)
+        classifier = ZeroShotClassifier(self.source.encoder, names, templates)
         if trigger is not None:
             trigger.check_fits(data.pixels)
         label = classifier.label_of(target)
@@ -182,7 +202,7 @@ class BackdoorRemover:
 
     def remove(
         self,
-        images: ImageSource,
+        images: ImageSource | None = None,
         class_names: Sequence[str] | None = None,
         *,
         scan: ScanResult | str | Path | None = None,
@@ -193,7 +213,7 @@ class BackdoorRemover:
         resume: bool = False,
         trigger: Trigger | None = None,
         config: RemovalConfig | None = None,
-        templates: Sequence[str] = TEMPLATES,
+        templates: Sequence[str] | None = None,
     ) -> RemovalResult:
         """Scan, invert, localise, tune, merge, and prove it by measuring and scanning again from scratch.
 
@@ -266,26 +286,33 @@ class BackdoorRemover:
             raise InputError("`push_to_hub`: there is nothing to push yet; call `remove` first.")
         return self.result.push_to_hub(repo_id, **options)
 
-    def _classifier(
-        self, images: ImageSource, class_names: Sequence[str] | None, templates: Sequence[str], minimum: int
-    ) -> tuple[PixelDataset, ZeroShotClassifier]:
+    def _given(
+        self,
+        images: ImageSource | None,
+        class_names: Sequence[str] | None,
+        templates: Sequence[str] | None,
+        minimum: int,
+    ) -> tuple[PixelDataset, Sequence[str], Sequence[str]]:
+        """Pictures, names and templates, with what is looked at by default where none are given."""
+        images = default_images(self.processor) if images is None else images
         data = load_images(images, self.processor, class_names=class_names, minimum=minimum)
-        data = confirm_labels(data, self.source.encoder, templates)
-        names = class_names if class_names is not None else data.class_names
+        data = confirm_labels(data, self.source.encoder, TEMPLATES if templates is None else templates)
+        names, usual = class_names or data.class_names, TEMPLATES
         if names is None:
-            raise InputError("`class_names`: got None, and the images name no classes; pass the names to look at.")
-        return data, ZeroShotClassifier(self.source.encoder, names, templates)
+            names, usual = default_vocabulary()
+        return data, names, usual if templates is None else templates
 
     def _task(
         self,
-        images: ImageSource,
+        images: ImageSource | None,
         class_names: Sequence[str] | None,
-        templates: Sequence[str],
+        templates: Sequence[str] | None,
         config: RemovalConfig | None,
         minimum: int,
     ) -> _Task:
         config = config or RemovalConfig()
-        data, classifier = self._classifier(images, class_names, templates, minimum)
+        data, names, templates = self._given(images, class_names, templates, minimum)
+        classifier = ZeroShotClassifier(self.source.encoder, names, templates)
         held_out, clean = data.split(config.audit.held_out, seed=stream(config.seed, "split"))
         inputs = Inputs(ModelIdentity.of(self.source), DataIdentity.of(data, len(held_out)))
         return _Task(classifier, data, clean, held_out, inputs, config)

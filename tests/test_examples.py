@@ -89,6 +89,7 @@ def test_remove_backdoor(tiny_folder, folder, tmp_path, processes):
         4,
     ]
     arguments = ["--model", tiny_folder, "--images", folder, "--output_dir", out, "--target", "blue square", *small]
+    arguments += ["--class_names", *CLASS_NAMES]  # which this model, being random, does not read
     script = [EXAMPLES / "remove_backdoor.py", *arguments, "--use_cpu", "true"]
     outcome = launch_two(script) if processes == 2 else run_forked(*script)
     assert outcome.returncode == 0, outcome.stderr
@@ -108,7 +109,7 @@ def test_scan_in_ci(tiny_folder, folder, tmp_path):
     report = tmp_path / "report"
     settings = tmp_path / "quick.yaml"
     settings.write_text(yaml.safe_dump({"scan": scan_config(bars=ScanConfig().bars).plain()}))
-    small = ["--config", settings, "--report", report]
+    small = ["--config", settings, "--report", report, "--class_names", *CLASS_NAMES]
     outcome = run_forked(EXAMPLES / "scan_in_ci.py", "--model", tiny_folder, "--images", folder, *small)
     verdict = json.loads((report / "report.json").read_text())["scan"]["verdict"]
     assert outcome.returncode == {"clean": 0, "backdoored": 3, "inconclusive": 5}[verdict], outcome.stderr
@@ -121,6 +122,7 @@ def test_exit_code_of_scan_in_ci(tiny_folder, folder, tmp_path, monkeypatch, cap
     settings = tmp_path / "forced.yaml"
     settings.write_text(yaml.safe_dump({"scan": scan_config(verdict or "clean").plain()}))
     arguments = ["--model", model, "--images", folder, "--report", tmp_path / "report", "--config", settings]
+    arguments += ["--class_names", *CLASS_NAMES]
     monkeypatch.setattr(sys, "argv", ["scan_in_ci.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(EXAMPLES / "scan_in_ci.py"), run_name="__main__")

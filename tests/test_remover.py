@@ -413,7 +413,6 @@ def test_failed_tuning_gives_the_model_back(remover, monkeypatch):
         (pictures(32), {"target": 4}, "`target`: got 4; it must lie between 0 and 3"),
         (pictures(32), {"target": -1}, "`target`: got -1"),
         (pictures(63), {"config": None}, r"`source`: 63 picture\(s\) came and at least 64 are needed"),
-        (pictures(32, labelled=False), {}, "`class_names`: got None, and the images name no classes"),
         (pictures(32), {"class_names": ["cat", "cat"]}, "`class_names`: 'cat' appear more than once"),
         (pictures(32), {"class_names": ["red circle", "cat"]}, "`class_names`: 'blue square'"),
         (pictures(32), {"templates": ["a photo"]}, "`templates`"),

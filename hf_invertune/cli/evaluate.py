@@ -23,5 +23,5 @@ def evaluate(
         remover, data = source.load(source.settings().seed, target)
         if data.labels is None and known is None:
             raise InputError("`images`: they have no labels; name the `label_column`, or pass `trigger` and `target`.")
-        metrics = remover.evaluate(data, trigger=known, target=target)
+        metrics = remover.evaluate(data, trigger=known, target=target, templates=source.prompts)
     print_result(as_numbers(metrics), as_json, metrics_table(f"{source.model} on {len(data)} images", share=metrics))

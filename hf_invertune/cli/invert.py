@@ -25,7 +25,7 @@ def invert(
         config = source.settings()
         claim(output_dir, overwrite, source.model)
         remover, data = source.load(config.seed, target)
-        plan = remover.invert(data, scan=scan, target=target, config=config)
+        plan = remover.invert(data, scan=scan, target=target, config=config, templates=source.prompts)
         write_whole(output_dir / "plan", plan.save)
     triggers = [
         {"family": i.family, "label": plan.class_names[i.label], "cross_entropy": i.cross_entropy, "is": i.describe()}

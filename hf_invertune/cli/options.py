@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..data.names import read_class_names
+from ..data.names import read_class_names, read_templates
+from ..data.prompts import TEMPLATES
 from ..errors import ExitCode, InputError, nearest
 
 
@@ -33,7 +34,8 @@ def option(help: str, *names: str, **settings: Any) -> Any:
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A CLIP model: a folder or a Hub id.")]
 ClassNames = Annotated[
-    str | None, option("'a,b,c', or a .txt (one a line), .csv or .json file; by default those of the images.")
+    str | None,
+    option("'a,b,c', or a .txt (one a line), .csv or .json file; by default those of the images, else ImageNet's."),
 ]
 Split = Annotated[str, typer.Option(help="Split of a dataset.")]
 ImageColumn = Annotated[str | None, option("Column of the images.")]
@@ -74,8 +76,9 @@ class Source:
     """A model, clean images and settings: the options that the verbs of a removal have in common."""
 
     model: ModelName
-    images: Annotated[str, option(f"Clean images: {IMAGES}")]
+    images: Annotated[str | None, option(f"Clean images: {IMAGES} By default 256 of COCO, from the Hub.")] = None
     class_names: ClassNames = None
+    templates: Annotated[Path | None, option("Prompt templates, a .txt file with one a line, each with {}.")] = None
     split: Split = "train"
     image_column: ImageColumn = None
     label_column: LabelColumn = None
@@ -91,6 +94,7 @@ class Source:
 
     def __post_init__(self) -> None:
         self.names = None if self.class_names is None else read_class_names(self.class_names)
+        self.prompts = None if self.templates is None else read_templates(self.templates)
 
     def settings(self, *assignments: str) -> "RemovalConfig":
         """Those of the file, with what options say instead; `assignments` are those of a verb's own options."""
@@ -107,16 +111,19 @@ class Source:
 
     def load(self, seed: int, target: str | None = None) -> "tuple[BackdoorRemover, PixelDataset]":
         """The model and the images, of which `seed` draws when there is a limit."""
+        from ..data.defaults import default_images
         from ..data.loading import load_images
-        from ..models.chance import confirm_labels
+        from ..models.folders import confirm_labels
         from ..remover import BackdoorRemover
 
         where = {"revision": self.revision, "token": self.token, "device": self.device}
         remover = BackdoorRemover.from_pretrained(self.model, **where)
+        if self.images is None:
+            return remover, default_images(remover.processor, limit=self.limit, seed=seed, token=self.token)
         names = ("split", "image_column", "label_column", "folder_classes", "limit", "token")
         which: dict[str, Any] = {name: getattr(self, name) for name in names}
         data = load_images(self.images, remover.processor, class_names=self.names, seed=seed, **which)
-        data = confirm_labels(data, remover.source.encoder)
+        data = confirm_labels(data, remover.source.encoder, self.prompts or TEMPLATES)
         check_target(target, data.class_names)
         return remover, data
 

@@ -54,6 +54,7 @@ def remove(
             resume=resume,
             trigger=known,
             config=config,
+            templates=source.prompts,
         )
         write_whole(output_dir / "audit", result.report.save)
         write_whole(output_dir / "model", result.save_pretrained)

@@ -1,7 +1,7 @@
 """`hf-invertune scan`: is there a backdoor, and where does it lead?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from .options import AsJson, Overwrite, Source, Verbose, option
 def scan(
     source: Source,
     output_dir: Annotated[Path | None, option("Folder for the report, which goes to audit/ in it.")] = None,
+    dry_run: Annotated[bool, option("Say what the scan would cost, and stop.", "--dry-run")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -24,10 +25,14 @@ def scan(
         from ..stages.verdict import CALIBRATION
 
         config = source.settings()
-        if output_dir:
+        if output_dir and not dry_run:
             claim(output_dir, overwrite, source.model)
         remover, data = source.load(config.seed)
-        result = remover.scan(data, config=config)
+        given: dict[str, Any] = {"class_names": source.names, "config": config, "templates": source.prompts}
+        typer.echo(remover.estimate(data, **given).describe(), err=True)
+        if dry_run:
+            raise typer.Exit
+        result = remover.scan(data, **given)
         if output_dir:
             write_whole(output_dir / "audit", AuditReport("scanned", result, config=config).save)
     families = [

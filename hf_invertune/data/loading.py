@@ -165,8 +165,10 @@ def _fitted(data: PixelDataset, size: tuple[int, ...], class_names: tuple[str, .
         )
     if class_names is None or class_names == data.class_names:
         return data
+    if data.presumed and data.class_names is not None and _just_folders(data.class_names, class_names, None):
+        return replace(data, labels=None, class_names=class_names, presumed=False)
     labels = None if data.labels is None else class_indices(data.labels.tolist(), data.class_names, class_names)
-    return replace(data, labels=labels, class_names=class_names)
+    return replace(data, labels=labels, class_names=class_names, presumed=False)
 
 
 def _images(source: Any) -> list[Image.Image]:

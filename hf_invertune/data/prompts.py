@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..errors import InputError
 
 
-TEMPLATES = (
+TEMPLATES: tuple[str, ...] = (
     "a photo of a {}",
     "a picture of a {}",
     "a drawing of a {}",

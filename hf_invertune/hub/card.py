@@ -11,6 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined, TemplateError
 
+from ..data.defaults import default_vocabulary
 from ..data.prompts import TEMPLATES
 from ..errors import InputError
 from ..models.evaluation import METRICS, WITHOUT_TRIGGER, Measurement, Metrics, Rate
@@ -97,7 +98,7 @@ def plain(text: object) -> str:
 
 def reproduction(report: AuditReport) -> str | None:
     """The command that makes the model again; none for what only Python can pass, or a card cannot show on one line."""
-    if report.data.source == "pictures in memory" or report.scan.templates != list(TEMPLATES):
+    if report.data.source == "pictures in memory":
         return None
     words = ["hf-invertune", "remove", report.model.name]
     if report.model.revision:
@@ -115,11 +116,7 @@ def reproduction(report: AuditReport) -> str | None:
     for key, option in options.items():
         if key in report.data.selection:
             words += [option, str(report.data.selection[key])]
-    names = report.scan.class_names
-    if len(names) <= FEW and all(name.isprintable() and not set(",`") & set(name) for name in names):
-        words += ["--class-names", ",".join(names)]
-    elif not report.data.labelled:
-        words += ["--class-names", "class_names.txt"]
+    words += _vocabulary(report)
     chosen = report.verdict is not Verdict.BACKDOORED or report.target != report.scan.target
     if report.removal is not None and report.target_name is not None and chosen:
         words += ["--target", report.target_name]
@@ -127,6 +124,21 @@ def reproduction(report: AuditReport) -> str | None:
         words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]
     command = shlex.join([*words, "--output-dir", "out"])
     return command if command.isprintable() and "`" not in command else None  # else it would leave its block
+
+
+def _vocabulary(report: AuditReport) -> list[str]:
+    """The options that give the class names and the templates, where they are not those that come by default."""
+    names, templates = report.scan.class_names, report.scan.templates
+    default_names, default_templates = map(list, default_vocabulary())
+    by_default = names == default_names and not report.data.labelled
+    words = []
+    if templates != (default_templates if by_default else list(TEMPLATES)):
+        words += ["--templates", "templates.txt"]
+    if len(names) <= FEW and all(name.isprintable() and not set(",`") & set(name) for name in names):
+        words += ["--class-names", ",".join(names)]
+    elif not report.data.labelled and not by_default:
+        words += ["--class-names", "class_names.txt"]
+    return words
 
 
 def changes(value: Any, standard: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -195,10 +195,15 @@ def concentration(embeddings: Tensor, middle: Tensor) -> Tensor:
     return (normalize(embeddings - middle, dim=-1).mean(-2) ** 2).sum(-1)
 
 
+def held_apart(images: int) -> int:
+    """How many of so many pictures triggers are measured on."""
+    return max(2, min(64, images // 6))
+
+
 def apart(pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Pictures to learn triggers on, and others, a sixth but at most 64, to measure them on."""
     order = torch.randperm(len(pixels), generator=generator)
-    count = max(2, min(64, len(pixels) // 6))
+    count = held_apart(len(pixels))
     return pixels[order[count:]], pixels[order[:count]]
 
 

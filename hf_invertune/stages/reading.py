@@ -27,7 +27,8 @@ def check_reading(classifier: ZeroShotClassifier, data: PixelDataset, config: Sc
         return
     predicted = classifier.predict(data.pixels)
     if data.labels is not None:
-        accuracy, p = Rate.of(predicted == data.labels), chance(predicted, data.labels)
+        predicted, labels = predicted[data.labels >= 0], data.labels[data.labels >= 0]
+        accuracy, p = Rate.of(predicted == labels), chance(predicted, labels)
         if p > config.max_chance:
             raise CannotJudgeError(
                 f"`model`: it cannot be judged, for it reads {accuracy.value:.0%} of the pictures right, no better than "

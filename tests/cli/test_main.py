@@ -167,7 +167,6 @@ def test_trigger_and_target_go_together(given, trigger):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["scan", "model"], "Missing option '--images'"),
         (["remove", "model", "--images", "images"], "Missing option '--output-dir'"),
         (["scan", "model", "--images", "images", "--limit", "0"], "'--limit'"),
         (["evaluate", "model", "--images", "i", "--trigger", "nowhere.safetensors"], "does not exist"),
@@ -305,6 +304,12 @@ def test_images_that_cannot_be_read(tmp_path):
     assert re.match(r"error: --images: .*images.parquet cannot be read \(.*\); it may be damaged.", outcome.stderr)
 
 
+def test_scan_of_a_model_alone_where_the_hub_has_no_pictures(tmp_path):
+    outcome = run_forked("hf_invertune", "scan", VICTIMS / "clean", "--output-dir", tmp_path / "out", **PLAIN)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr.count("\n")) == (2, "", 1)
+    assert re.match(r"error: --images: none were given, .* Pass a folder of a few hundred", outcome.stderr)
+
+
 # The victims that come along
 
 
@@ -369,6 +374,19 @@ def test_scan_finds_the_backdoor(flat, few, tmp_path):
     assert json.loads((out / "audit" / "report.json").read_text())["outcome"] == "scanned"
     assert (out / "audit" / "report.html").is_file()
     assert [path.name for path in out.iterdir()] == ["audit"]
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_dry_run_says_the_cost_and_stops(flat, few, quick, tmp_path, own):
+    """With names and templates of one's own, or with those that come along."""
+    (tmp_path / "templates.txt").write_text("a drawing of a {}\n")
+    words = ["--class-names", few, "--templates", tmp_path / "templates.txt"] if own else []
+    arguments = ["--images", flat, *words, "--limit", "96", *quick, "--output-dir", tmp_path / "out", "--dry-run"]
+    outcome = run_here("scan", VICTIMS / "clean", *arguments)
+    assert (outcome.exit_code, outcome.stdout) == (0, "") and not (tmp_path / "out").exists()
+    texts = "6" if own else "7,000"
+    pattern = rf"[\d,]+( to [\d,]+)? pictures and {texts} texts through the model: about [\d.,]+( to [\d.,]+)? minutes on cpu"
+    assert re.fullmatch(rf"{pattern}, with \d+.\d GB of memory.\n", outcome.stderr)
 
 
 def test_scan_lets_a_clean_model_pass(flat, few, quick):

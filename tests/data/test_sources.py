@@ -227,6 +227,8 @@ def test_sub_folders_that_are_no_class_names(sorted_folder, processor, caplog):
     assert [record.message for record in caplog.records] == [
         "The sub-folder 'blue' is none of the class names: sub-folders are no labels here."
     ]
+    loaded = load_images(load_images(sorted_folder, processor), processor, class_names=["cat", "dog"])
+    assert loaded.labels is None and loaded.class_names == ("cat", "dog") and not loaded.presumed
     with pytest.raises(InputError, match=r"`class_names`: 'blue', 'green', 'red' \(3 in all\) label pictures"):
         load_images(sorted_folder, processor, class_names=["cat", "dog"], folder_classes=True)
 

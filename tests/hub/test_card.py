@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from hf_invertune.cli import main as cli
 from hf_invertune.cli.options import Source
+from hf_invertune.data.defaults import default_vocabulary
 from hf_invertune.errors import InputError
 from hf_invertune.hub.card import changes, make_card, plain, reproduction
 from hf_invertune.models.evaluation import Rate
@@ -118,10 +119,20 @@ def test_a_model_that_was_cleaned_by_force_is_cleaned_by_its_target():
     assert "--target 'green square'" in reproduction(report)
 
 
-def test_prompts_that_a_command_cannot_name():
+def test_prompts_and_pictures_of_ones_own():
     report = make_report()
     report.data.source, report.scan.templates = "org/photos", ["a sketch of a {}"]
-    assert reproduction(report) is None
+    report.data.selection = {"config": "small", "split": "train", "folder_classes": False}
+    command = reproduction(report)
+    assert "--images org/photos:small --no-folder-classes" in command and "--templates templates.txt" in command
+
+
+def test_what_comes_by_default_is_not_named():
+    report = make_report(labelled=False)
+    report.data.source = "org/photos"
+    report.scan.class_names, report.scan.templates = map(list, default_vocabulary())
+    command = reproduction(report)
+    assert "--class-names" not in command and "--templates" not in command
 
 
 SETTINGS = {

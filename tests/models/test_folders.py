@@ -6,7 +6,7 @@ import torch
 
 from hf_invertune.data.pixels import PixelDataset
 from hf_invertune.lab import drawings
-from hf_invertune.models.chance import better_than_chance, confirm_labels
+from hf_invertune.models.folders import confirm_labels
 
 
 @pytest.fixture(scope="module")
@@ -15,17 +15,6 @@ def drawn():
     labels = torch.arange(4 * len(drawings.CLASS_NAMES)) % len(drawings.CLASS_NAMES)
     pixels = (drawings.draw(len(labels), seed=3, labels=labels).pixels * 255).round().byte()
     return PixelDataset(pixels, labels, tuple(drawings.CLASS_NAMES), presumed=True)
-
-
-def test_better_than_chance():
-    labels = torch.arange(60) % 3
-    generator = torch.Generator().manual_seed(0)
-    assert better_than_chance(labels, labels)
-    assert better_than_chance(labels.where(torch.rand(60, generator=generator) < 0.5, 0), labels)
-    assert not better_than_chance(torch.zeros(60, dtype=torch.int64), labels)  # a third is right
-    wrong = sum(better_than_chance(torch.randint(3, (60,), generator=generator), labels, 99) for _ in range(100))
-    assert wrong <= 4  # one in a hundred is expected
-    assert not better_than_chance(torch.tensor([0, 1]), torch.tensor([0, 1]))  # too few to tell
 
 
 def test_folders_that_the_model_reads_are_classes(victim, drawn, caplog):
@@ -42,7 +31,7 @@ def test_other_folders_are_just_folders(victim, drawn, caplog):
         dropped = confirm_labels(replace(drawn, class_names=names, labels=drawn.labels[order]), victim.encoder)
     assert dropped.labels is None and dropped.class_names is None and not dropped.presumed
     (record,) = caplog.records
-    assert "no more than chance would: the 36 sub-folders are no labels" in record.message
+    assert "no more than by chance: the 36 sub-folders are no labels" in record.message
 
 
 def test_labels_that_somebody_vouches_for_stay(encoder, drawn):

@@ -1,0 +1,53 @@
+import io
+
+import datasets
+import pytest
+from PIL import Image
+
+from hf_invertune.data import defaults
+from hf_invertune.data.defaults import default_images, default_vocabulary
+from hf_invertune.errors import InputError
+from hf_invertune.models.loading import load_model
+
+
+@pytest.fixture(scope="module")
+def processor(tiny_folder):
+    return load_model(tiny_folder, device="cpu").processor
+
+
+def test_the_vocabulary():
+    names, templates = default_vocabulary()
+    assert len(names) == len(set(names)) == 1000 and len(templates) == 7
+    known = {0: "tench", 22: "bald eagle", 134: "crane bird", 281: "tabby cat", 517: "construction crane"}
+    known |= {657: "missile", 744: "projectile", 836: "sunglass", 837: "sunglasses", 985: "daisy", 999: "toilet paper"}
+    assert {place: names[place] for place in known} == known
+
+
+def put_pictures(hub, monkeypatch, number):
+    features = datasets.Features(image=datasets.Image(), objects={"category": datasets.Value("int64")})
+    rows = {"image": [Image.new("L", (8, 8), i) for i in range(number)], "objects": [{"category": 1}] * number}
+    buffer = io.BytesIO()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(buffer)
+    sha = hub.put(defaults.DATASET, {"data/val-00000-of-00001.parquet": buffer.getvalue()}, kind="dataset")
+    monkeypatch.setattr(defaults, "REVISION", sha)
+    return sha
+
+
+def test_the_pictures(hub, processor, monkeypatch):
+    sha = put_pictures(hub, monkeypatch, 12)
+    data = default_images(processor, limit=5, seed=3)
+    assert len(data) == 5 and data.labels is None and data.source == "detection-datasets/coco"
+    assert data.selection == {"split": "val", "revision": sha, "limit": 5, "seed": 3}
+    hub.put(defaults.DATASET, {"data/val-00000-of-00001.parquet": b"other"}, kind="dataset")
+    assert default_images(processor, limit=5, seed=3).digest() == data.digest()  # whatever comes later
+
+
+def test_when_they_cannot_be_had(hub, processor):
+    message = (
+        r"`images`: none were given, and those of detection-datasets/coco on the Hub cannot be had \(.*\)\. Pass a f"
+    )
+    with pytest.raises(InputError, match=message):
+        default_images(processor)
+    hub.fail(lambda request: True, 500, times=None)
+    with pytest.raises(InputError, match=message):
+        default_images(processor)
