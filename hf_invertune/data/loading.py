@@ -23,6 +23,7 @@ from transformers import ProcessorMixin
 from ..errors import InputError
 from ..utils.hub_errors import hub_errors
 from ..utils.progress import progress
+from ..utils.tokens import usable_token
 from .pixels import PixelDataset, as_uint8, draw
 from .prompts import check_class_names
 from .sources import open_source
@@ -85,8 +86,7 @@ def load_images(
         class_names = check_class_names(class_names)
     if limit is not None and limit < 1:
         raise InputError(f"`limit`: got {limit}; pass a positive number, or None for all pictures.")
-    size = resize(Image.new("RGB", (1, 1)), processor).shape[-2:]
-    tokens = {source: token} if isinstance(source, str) else {}
+    size, token = resize(Image.new("RGB", (1, 1)), processor).shape[-2:], usable_token(token)
     origin = _origin(source)
     options: dict[str, Any] = {"image_column": image_column, "label_column": label_column, "limit": limit}
     if limit is not None:
@@ -114,7 +114,7 @@ def load_images(
     if limit is not None and limit < len(pictures):
         indices = torch.cat(draw(limit, len(pictures), labels, seed))  # those not drawn stand in for broken ones
     count = len(pictures) if limit is None else min(limit, len(pictures))
-    pixels, kept, skipped = _read(pictures, indices, np.empty((count, 3, *size), np.uint8), processor, tokens)
+    pixels, kept, skipped = _read(pictures, indices, np.empty((count, 3, *size), np.uint8), processor, origin, token)
     if skipped:
         logger.warning("Skipped %d picture(s) that could not be read: %s", len(skipped), "; ".join(skipped[:10]))
         if not kept:
@@ -236,7 +236,12 @@ def _images(source: Any) -> list[Image.Image]:
 
 
 def _read(
-    pictures: Any, indices: Tensor, pixels: np.ndarray, processor: ProcessorMixin, tokens: dict[str, str | bool | None]
+    pictures: Any,
+    indices: Tensor,
+    pixels: np.ndarray,
+    processor: ProcessorMixin,
+    origin: str,
+    token: str | bool | None,
 ) -> tuple[np.ndarray, list[int], list[str]]:
     """Fill `pixels` with the first `pictures` at `indices` that can be read; also which they are and which cannot."""
     kept: list[int] = []
@@ -251,8 +256,10 @@ def _read(
             try:
                 if isinstance(picture, dict):
                     name = picture["path"] or name
-                    with hub_errors(name, argument="source", kind="dataset"):  # a streamed picture is fetched here
-                        picture = datasets.Image().decode_example(picture, tokens)
+                    with hub_errors(
+                        name, argument="source", kind="dataset", token=token
+                    ):  # a streamed one is fetched here
+                        picture = datasets.Image().decode_example(picture, {origin: token})
                 elif picture is None:
                     raise ValueError("the row is empty")
                 pixels[len(kept)] = resize(rgb(picture), processor)

@@ -36,7 +36,7 @@ def open_source(
         or path.suffix == ".parquet"
     ):
         raise InputError(f"`source`: there is no folder or file {source}.")
-    with hub_errors(name, argument="source", kind="dataset", revision=revision):
+    with hub_errors(name, argument="source", kind="dataset", revision=revision, token=token):
         try:
             return _pull(name, split, limit, seed, token, revision)
         except (DatasetsError, OSError, ValueError, RuntimeError) as error:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
@@ -19,6 +19,7 @@ from ..models.loading import LoadedModel, format_of, load_model
 from ..report.report import AuditReport
 from ..utils.files import write_bytes
 from ..utils.hub_errors import hub_errors
+from ..utils.tokens import sent_token, usable_token
 from .card import make_card, make_charts
 from .leaks import find_leaks
 
@@ -107,8 +108,9 @@ def publish(
             something in the files should not be published.
         HubError: when the Hub refuses or cannot be reached; nothing there has changed then.
     """
-    refused = partial(hub_errors, argument="repo_id", action="write", revision=revision)
-    api = HfApi(token=token)
+    access = usable_token(token)
+    refused = partial(hub_errors, argument="repo_id", action="write", revision=revision, token=access)
+    api = HfApi(token=access)
     with refused(repo_id):
         validate_repo_id(repo_id)
     model = _check(folder, report, adapter, force, format)
@@ -124,7 +126,7 @@ def publish(
         _assemble(stage, folder, report, repo_id, adapter, include_trigger, license, card_template)
         public = [repo_id, *report.scan.class_names]
         public += [report.model.name] * report.model.on_hub + [report.data.source] * report.data.on_hub
-        leaks = find_leaks(stage, token=token or get_token(), public=public)
+        leaks = find_leaks(stage, token=sent_token(access), public=public)
         if leaks:
             raise InputError(
                 f"`push_to_hub`: {'; '.join(leaks[:5])} ({len(leaks)} in all) must not be published; nothing went up."

@@ -16,6 +16,7 @@ from transformers import AutoConfig, PreTrainedModel, ProcessorMixin
 from ..errors import InputError
 from ..utils.files import whole_folder
 from ..utils.hub_errors import hub_errors
+from ..utils.tokens import usable_token
 from .clip import CLIPEncoder
 from .encoder import DualEncoder
 from .open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
@@ -111,7 +112,7 @@ def load_model(
     name_or_path: str | Path,
     *,
     revision: str | None = None,
-    token: str | None = None,
+    token: str | bool | None = None,
     device: str | torch.device | None = None,
 ) -> LoadedModel:
     """Load a model and its processor from a folder or a Hub id, onto the process's own device by default.
@@ -120,7 +121,7 @@ def load_model(
         InputError: when there is no such model, it has no safetensors, is of no family of [`ENCODERS`], lacks its
             processor, or holds weights that are not finite.
     """
-    place = _usable(device)
+    place, token = _usable(device), usable_token(token)
     folder, commit = _fetch(str(name_or_path), revision, token)
     name = str(name_or_path) if commit else folder.resolve().name
     format = format_of(folder)
@@ -188,14 +189,14 @@ def read_license(folder: Path) -> dict[str, str]:
     return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if key in metadata}
 
 
-def _fetch(name_or_path: str, revision: str | None, token: str | None) -> tuple[Path, str | None]:
+def _fetch(name_or_path: str, revision: str | None, token: str | bool | None) -> tuple[Path, str | None]:
     """The local folder of a model, and its commit when it came from the Hub."""
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         return folder, None
     if folder.exists() or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") != 1:
         raise InputError(f"`model`: {name_or_path} is no folder; pass a folder or a Hub id such as 'org/name'.")
-    with hub_errors(name_or_path, argument="model", revision=revision):
+    with hub_errors(name_or_path, argument="model", revision=revision, token=token):
         snapshot = Path(
             snapshot_download(
                 name_or_path, revision=revision, token=token, allow_patterns=list(NEEDED), ignore_patterns="*/*"
@@ -204,12 +205,12 @@ def _fetch(name_or_path: str, revision: str | None, token: str | None) -> tuple[
     return snapshot, snapshot.name
 
 
-def _pickles(folder: Path, name: str, commit: str | None, token: str | None) -> list[str]:
+def _pickles(folder: Path, name: str, commit: str | None, token: str | bool | None) -> list[str]:
     """Pickles in a local folder, or beside what was fetched from the Hub: they are seen in its list of files alone."""
     if commit is None:
         files = [path.name for path in folder.iterdir()]
     else:
-        with hub_errors(name, argument="model", revision=commit):
+        with hub_errors(name, argument="model", revision=commit, token=token):
             files = list_repo_files(name, revision=commit, token=token)
     return sorted(file for file in files if Path(file).suffix in PICKLES)
 

@@ -26,7 +26,7 @@ class Request(NamedTuple):
     path: str
 
 
-Fault: TypeAlias = int | Literal["cut", "slow"]
+Fault: TypeAlias = int | Literal["cut", "slow", "echo"]
 When: TypeAlias = int | Request | Callable[[Request], bool]
 
 
@@ -86,8 +86,8 @@ class LoopbackHub:
         """Spoil requests: the n-th from now on, those equal to a `Request`, or those for which `when` is true.
 
         A status is answered before anything is done. "cut" does what was asked, then closes the connection in the
-        middle of the answer; "slow" pauses for `seconds` there. `times` is how often, None for ever; `retry_after`
-        goes with 429.
+        middle of the answer; "slow" pauses for `seconds` there; "echo" refuses, and says the request's token while at
+        it. `times` is how often, None for ever; `retry_after` goes with 429.
         """
         times = float("inf") if times is None else times
         with self.lock:
@@ -153,6 +153,10 @@ class _Handler(BaseHTTPRequestHandler):
         if injection is not None and isinstance(injection.fault, int):
             headers = {"Retry-After": str(injection.retry_after)} if injection.fault == 429 else {}
             answer = Answer.json({"error": "injected fault"}, injection.fault, headers)
+            injection = None
+        elif injection is not None and injection.fault == "echo":
+            said = f"no {self.headers.get('Authorization', 'token')}"
+            answer = Answer.json({"error": said}, 400, {"X-Error-Message": said})
             injection = None
         else:
             answer = self._answer(request, body)

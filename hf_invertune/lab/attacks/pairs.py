@@ -10,6 +10,7 @@ from ...data.loading import load_images
 from ...data.prompts import TEMPLATES, prompts
 from ...data.sources import open_source
 from ...errors import InputError
+from ...utils.tokens import usable_token
 from ..contrastive import CaptionedPixels
 from .poisoning import caption_column_of, texts_of
 
@@ -41,6 +42,7 @@ def load_pairs(
     Raises:
         InputError: pictures without labels or class names, or some that cannot be read or have no caption beside captions.
     """
+    token = usable_token(token)
     rows = open_source(source, split, limit, seed, token, revision=None)[0]
     if limit is not None and limit < len(rows):
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
