@@ -19,8 +19,10 @@ from ..utils.hub_errors import hub_errors
 from ..utils.tokens import usable_token
 from .clip import CLIPEncoder
 from .encoder import DualEncoder
+from .fit import check_fit
 from .open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
 from .open_clip import ResNetEncoder, is_open_clip, read_open_clip, write_open_clip
+from .stored import check_settings, refusing
 
 
 logger = logging.getLogger(__name__)
@@ -134,19 +136,21 @@ def load_model(
             f"`model`: {name_or_path} holds {found}; it needs {weights[0]}. Convert pickles in a sandbox, "
             "e.g. with https://huggingface.co/spaces/safetensors/convert."
         )
-    if family is None:
-        encoder = read_open_clip(folder, str(name_or_path))
-    else:
-        encoder, absent = family.read(folder, str(name_or_path))
-        if absent:
-            raise InputError(
-                f"`model`: the weights of {name_or_path} lack {', '.join(absent[:3])} ({len(absent)} in all)."
-            )
-    dtype = encoder.model.dtype
-    for parameter_name, tensor in encoder.model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise InputError(f"`model`: {name_or_path} has NaN or infinite values in {parameter_name}.")
-    encoder.float().to(place).eval()
+    with refusing(f"`model`: {name_or_path} cannot be loaded by its config.json"):
+        if family is None:
+            encoder = read_open_clip(folder, str(name_or_path))
+        else:
+            encoder, absent = family.read(folder, str(name_or_path))
+            if absent:
+                raise InputError(
+                    f"`model`: the weights of {name_or_path} lack {', '.join(absent[:3])} ({len(absent)} in all)."
+                )
+        dtype = encoder.model.dtype
+        for parameter_name, tensor in encoder.model.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise InputError(f"`model`: {name_or_path} has NaN or infinite values in {parameter_name}.")
+        check_fit(encoder.float().eval(), str(name_or_path))
+    encoder.to(place)
     return LoadedModel(encoder, name, commit, dtype, read_license(folder), format)
 
 
@@ -160,11 +164,9 @@ def _family(folder: Path, name: str) -> type[DualEncoder]:
     """The family of the model in `folder`, by its config.json."""
     if not (folder / "config.json").is_file():
         raise InputError(f"`model`: {name} holds no config.json; pass a folder made by `save_pretrained`.")
-    try:
+    check_settings(folder, name)
+    with refusing(f"`model`: the config.json of {name} cannot be used"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"`model`: the config.json of {name} cannot be used ({reason}).") from error
     return DualEncoder.family_of(config, name)
 
 

@@ -226,7 +226,7 @@ ELSEWHERE = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["
         ({"processor_config.json": PROCESSOR | TRUST}, None),
         (
             {"processor_config.json": {"image_processor": IMAGES | TRUST}},
-            "`processor`: that of org/clip cannot be used",
+            "`processor`: .* of org/clip cannot be used .*contains custom code",
         ),
         ({"preprocessor_config.json": IMAGES | TRUST}, None),
         ({"tokenizer_config.json": TOKENIZER | TRUST}, None),
