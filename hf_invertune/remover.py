@@ -100,11 +100,14 @@ class BackdoorRemover:
         name_or_path: str | Path,
         *,
         revision: str | None = None,
-        token: str | None = None,
+        subfolder: str | None = None,
+        variant: str | None = None,
+        token: str | bool | None = None,
         device: str | torch.device | None = None,
     ) -> "BackdoorRemover":
-        """Load a model by folder or Hub id; see [`load_model`] for what it refuses."""
-        return cls(load_model(name_or_path, revision=revision, token=token, device=device))
+        """Load a model by folder, Hub id or the address of its page; see [`load_model`]."""
+        where: dict[str, Any] = {"revision": revision, "subfolder": subfolder, "variant": variant, "token": token}
+        return cls(load_model(name_or_path, device=device, **where))
 
     @property
     def model(self) -> PreTrainedModel:

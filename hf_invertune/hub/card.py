@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 from ..data.prompts import TEMPLATES
 from ..errors import InputError
 from ..models.evaluation import METRICS, WITHOUT_TRIGGER, Measurement, Metrics, Rate
-from ..models.loading import Format
+from ..models.fetching import Format
 from ..report import plots
 from ..report.html import flat
 from ..report.report import AuditReport
@@ -102,6 +102,8 @@ def reproduction(report: AuditReport) -> str | None:
     words = ["hf-invertune", "remove", report.model.name]
     if report.model.revision:
         words += ["--revision", report.model.revision]
+    for name, value in (("subfolder", report.model.origin.subfolder), ("variant", report.model.origin.variant)):
+        words += [f"--{name}", value] if value else []
     words += ["--images", report.data.source]
     options = {
         "split": "--split",

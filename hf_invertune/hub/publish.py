@@ -1,6 +1,7 @@
 """Push a model or an adapter with its card and its audit to the Hub: one commit, whole or not at all."""
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from ..errors import HubError, InputError
-from ..models.loading import LoadedModel, format_of, load_model
+from ..models.fetching import format_of
+from ..models.loading import LoadedModel, load_model
 from ..report.report import AuditReport
 from ..utils.files import write_bytes
 from ..utils.hub_errors import hub_errors
@@ -120,7 +122,7 @@ def publish(
     with tempfile.TemporaryDirectory() as beside:
         stage = Path(beside) / "repository"
         stage.mkdir()
-        if model is not None and format not in (None, format_of(folder)):
+        if model is not None and format not in (None, format_of(os.listdir(folder))):
             folder = Path(beside) / "model"
             model.save_pretrained(folder, format)
         _assemble(stage, folder, report, repo_id, adapter, include_trigger, license, card_template)
@@ -153,6 +155,11 @@ def _check(folder: Path, report: AuditReport, adapter: bool, force: bool, format
             raise InputError(
                 f"`adapter`: its base, {report.model.name}, is a local folder that nobody else can load; push the merged "
                 "model, or load the base from the Hub."
+            )
+        if report.model.origin.subfolder:
+            raise InputError(
+                f"`adapter`: its base lies in a folder of {report.model.name}, where nothing would look for it; push the "
+                "merged model."
             )
         return None
     model = load_model(folder, device="cpu")
@@ -189,7 +196,7 @@ def _assemble(
         published,
         repo_id,
         adapter=adapter,
-        format=format_of(folder),
+        format=format_of(os.listdir(folder)),
         license=license,
         pictures=pictures,
         template=card_template,

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..errors import InputError
 from ..utils.progress import without_bars_of_transformers
 
 
-WHOLE, INDEX = WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+WHOLE, INDEX = ("model.safetensors", "model.safetensors.index.json")
 """The file that holds all weights, or else the index of those that hold a part each."""
 SETTINGS = {
     "config.json": "model",
@@ -51,9 +52,10 @@ def check_settings(folder: Path, name: str) -> None:
 
 
 def load_weights(kind: type[PreTrainedModel], folder: Path, name: str) -> tuple[PreTrainedModel, list[str]]:
-    """The model of class `kind` in `folder`, in the dtype that it is stored in; and the names of the weights that it lacks.
+    """The model of class `kind` in `folder`, and the names of the weights that it lacks.
 
-    Its attention is the one that this installation has for it, whatever its config.json names.
+    Its dtype is that of the stored weights, the widest of several, and its attention is the one that this installation has
+    for it, whatever its config.json says of either.
 
     Raises:
         InputError: when its weights are damaged, are no floats, or are not those that its config.json describes.
@@ -84,11 +86,31 @@ def load_weights(kind: type[PreTrainedModel], folder: Path, name: str) -> tuple[
             f"`model`: by its config.json {name} has {described:,} parameters, and its weights have {there:,}; one of the "
             "two is of another model, or some weights are missing."
         )
-    settings: dict[str, Any] = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True}
+    floats = [FLOATS[dtype] for _, dtype, _ in stored.values() if dtype in FLOATS] or [torch.float32]
+    widest = reduce(torch.promote_types, floats)
+    settings: dict[str, Any] = {"dtype": widest, "use_safetensors": True, "output_loading_info": True}
     with without_bars_of_transformers():
         loaded: Any = kind.from_pretrained(folder, config=config, **settings)
     model, loading = loaded
     return model, sorted(loading["missing_keys"])
+
+
+def parts(folder: Path, index: str, name: str) -> list[str]:
+    """The names of the files of weights that an index in `folder` lists; errors call the model `name`.
+
+    Raises:
+        InputError: when it is damaged, or lists what is no .safetensors file beside it.
+    """
+    listed = _read_object(folder, index, "model", name).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(isinstance(file, str) for file in listed.values()):
+        raise InputError(f"`model`: the {index} of {name} has no weight_map of names to files; fetch or save it anew.")
+    files = sorted(set(listed.values()))
+    for file in files:
+        if Path(file).name != file or Path(file).suffix != ".safetensors":
+            raise InputError(
+                f"`model`: the {index} of {name} lists {file!r}, which is no .safetensors file beside it."
+            )
+    return files
 
 
 @contextmanager
@@ -131,15 +153,8 @@ def _files(folder: Path, name: str) -> list[str]:
     """The names of the files of weights: one, or those that the index lists."""
     if (folder / WHOLE).is_file():
         return [WHOLE]
-    parts = _read_object(folder, INDEX, "model", name).get("weight_map")
-    if not isinstance(parts, dict) or not parts or not all(isinstance(file, str) for file in parts.values()):
-        raise InputError(f"`model`: the {INDEX} of {name} has no weight_map of names to files; fetch or save it anew.")
-    files = sorted(set(parts.values()))
+    files = parts(folder, INDEX, name)
     for file in files:
-        if Path(file).name != file or Path(file).suffix != ".safetensors":
-            raise InputError(
-                f"`model`: the {INDEX} of {name} lists {file!r}, which is no .safetensors file beside it."
-            )
         if not (folder / file).is_file():
             raise InputError(f"`model`: {name} lacks {file}, which its {INDEX} lists; fetch or save it anew.")
     return files

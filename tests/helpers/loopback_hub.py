@@ -112,19 +112,24 @@ class LoopbackHub:
         revision: str = "main",
         private: bool = False,
         gated: bool = False,
+        author: str = "owner",
+        pull: str | None = None,
     ) -> str:
-        """Commit `files` without a request, in a repository that is made when it is not there; the commit's sha."""
+        """Commit `files` without a request, in a repository that is made when it is not there; the commit's sha.
+
+        `pull` is the title of a new pull request to put them into.
+        """
         with self.lock:
             key = f"{kind}s/{name}"
             repository = self.state.repositories.setdefault(key, Repository(kind, name, private))
             repository.gated = gated
-            lines: list[dict[str, Any]] = [{"key": "header", "value": {"summary": "put"}}]
+            lines: list[dict[str, Any]] = [{"key": "header", "value": {"summary": pull or "put"}}]
             for path, content in files.items():
                 oid = hashlib.sha256(content).hexdigest()
                 self.state.lfs[oid] = content
                 kept = "lfsFile" if self.state.is_lfs(path, len(content)) else "file"
                 lines.append({"key": kept, "value": {"path": path, "oid": oid, "content": content}})
-            return repository.commit(revision, lines, self.state.lfs, "owner", pull=False)[0].sha
+            return repository.commit(revision, lines, self.state.lfs, author, pull=pull is not None)[0].sha
 
     def spoiled(self, request: Request) -> Injection | None:
         """Record a request; the fault that it meets, if any."""

@@ -289,6 +289,9 @@ def test_a_fault_at_each_request_of_a_model(hub, files, digest, tmp_path, monkey
     sha = hub.put("org/clip", files)
     assert pull().revision == sha
     requests = list(dict.fromkeys(hub.log))
+    requests.remove(
+        ("GET", f"/api/models/org/clip/revision/{sha}")
+    )  # of what its scanners say, which nothing hangs on
     assert len(requests) == 2 + 2 * len(files)
 
     def pulled():

@@ -170,7 +170,6 @@ def test_an_attention_that_is_not_installed(folder, attention):
         (("vision_config",), {"layer_norm_eps": float("nan")}),
         (("vision_config",), {"image_size": 2**40}),
         ((), {"dtype": "float7"}),
-        ((), {"dtype": "int8"}),
     ],
 )
 def test_settings_of_the_wrong_kind(folder, part, values):
