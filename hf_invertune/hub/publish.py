@@ -156,10 +156,10 @@ def _check(folder: Path, report: AuditReport, adapter: bool, force: bool, format
                 f"`adapter`: its base, {report.model.name}, is a local folder that nobody else can load; push the merged "
                 "model, or load the base from the Hub."
             )
-        if report.model.origin.subfolder:
+        if report.model.origin.subfolder or report.model.origin.variant:
             raise InputError(
-                f"`adapter`: its base lies in a folder of {report.model.name}, where nothing would look for it; push the "
-                "merged model."
+                f"`adapter`: its base is a sub-folder or a variant of {report.model.name}, where nothing would look for it; "
+                "push the merged model."
             )
         return None
     model = load_model(folder, device="cpu")

@@ -160,8 +160,7 @@ def test_a_stored_token_that_is_no_text(hub, place, caplog, monkeypatch):
     assert run(place, caplog, command("verify"))[1].endswith("store it anew with `hf auth login`.\n")
 
 
-@pytest.mark.parametrize("token", [f"{SECRET}\n", f" {SECRET}\t", f"\r\n{SECRET}"])
-@pytest.mark.parametrize("verb", ["evaluate", "push"])
+@pytest.mark.parametrize(("verb", "token"), [("evaluate", f"{SECRET}\n"), ("push", f"\r\n{SECRET}\t")])
 def test_blanks_around_a_token_are_no_part_of_it(hub, place, caplog, verb, token):
     assert run(place, caplog, [*command(verb), "--token", token])[0] == 0
     assert run(place, caplog, command(verb), HF_TOKEN=token)[0] == 0

@@ -8,6 +8,7 @@ import huggingface_hub
 import pytest
 import torch
 from loopback_hub import OWNER, READER
+from PIL import Image
 from reports import make_report
 from safetensors.torch import save
 from transformers import CLIPModel
@@ -317,8 +318,6 @@ def test_all_of_it_on_the_command_line_and_in_the_report(hub, files, tmp_path):
         "scansDone": True,
         "filesWithIssues": [{"path": "clip/pytorch_model.bin", "level": "unsafe"}],
     }
-    from PIL import Image
-
     for number in range(10):
         (tmp_path / "pictures").mkdir(exist_ok=True)
         Image.new("RGB", (32, 32), (20 * number, 100, 50)).save(tmp_path / "pictures" / f"{number}.png")

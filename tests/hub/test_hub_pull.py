@@ -289,9 +289,8 @@ def test_a_fault_at_each_request_of_a_model(hub, files, digest, tmp_path, monkey
     sha = hub.put("org/clip", files)
     assert pull().revision == sha
     requests = list(dict.fromkeys(hub.log))
-    requests.remove(
-        ("GET", f"/api/models/org/clip/revision/{sha}")
-    )  # of what its scanners say, which nothing hangs on
+    scanners = ("GET", f"/api/models/org/clip/revision/{sha}")  # nothing hangs on what they say
+    requests.remove(scanners)
     assert len(requests) == 2 + 2 * len(files)
 
     def pulled():

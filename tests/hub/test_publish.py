@@ -17,6 +17,7 @@ from hf_invertune.errors import HubError, InputError
 from hf_invertune.hub import publish as module
 from hf_invertune.hub.result import RemovalResult
 from hf_invertune.models.adapter import Adapter
+from hf_invertune.models.fetching import Origin
 from hf_invertune.report.report import AuditReport
 from hf_invertune.stages.verdict import Verdict
 
@@ -177,6 +178,14 @@ def test_leaks_are_refused(hub, result, spoil, message, monkeypatch):
     spoil(result.report)
     with pytest.raises(InputError, match=f"{message}.*must not be published; nothing went up"):
         push(result)
+    assert not hub.log
+
+
+@pytest.mark.parametrize("origin", [Origin(subfolder="clip"), Origin(variant="fp16")])
+def test_an_adapter_on_what_nothing_would_load(hub, result, origin):
+    result.report.model.origin = origin
+    with pytest.raises(InputError, match="`adapter`: its base is a sub-folder or a variant of org/suspicious"):
+        push(result, adapter=True)
     assert not hub.log
 
 
