@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -32,6 +32,7 @@ from .stages.identification import ScanResult, TargetIdentifier
 from .stages.inputs import DataIdentity, Inputs, ModelIdentity
 from .stages.plan import TuningPlan, make_plan
 from .stages.reading import check_reading
+from .stages.task import Task
 from .stages.verdict import treated
 from .triggers import Trigger
 from .tuning.arguments import InverTuneArguments
@@ -45,32 +46,6 @@ logger = logging.getLogger(__name__)
 
 SCAN_MINIMUM = 8
 """Fewest images that a scan accepts."""
-
-
-@dataclass
-class _Task:
-    """What a verb works on: a classifier, images apart for the work and for the proof, and where they came from."""
-
-    classifier: ZeroShotClassifier
-    data: PixelDataset
-    clean: PixelDataset
-    held_out: PixelDataset
-    inputs: Inputs
-    config: RemovalConfig
-
-    def check(self, argument: str, inputs: Inputs | None, class_names: Sequence[str]) -> None:
-        """Refuse a result of another model, images or names."""
-        if inputs is None:
-            raise InputError(f"`{argument}`: it does not tell its model and images; pass what a remover gave you.")
-        here, data = self.inputs, inputs.data
-        differing = {
-            "another model": inputs.model.sha256 != here.model.sha256,
-            "other images": (data.sha256, data.held_out) != (here.data.sha256, here.data.held_out),
-            "other class names": list(class_names) != list(self.classifier.class_names),
-        }
-        others = [name for name, differs in differing.items() if differs]
-        if others:
-            raise InputError(f"`{argument}`: it was made with {' and '.join(others)}; make it anew.")
 
 
 class BackdoorRemover:
@@ -103,11 +78,14 @@ class BackdoorRemover:
         name_or_path: str | Path,
         *,
         revision: str | None = None,
-        token: str | None = None,
+        subfolder: str | None = None,
+        variant: str | None = None,
+        token: str | bool | None = None,
         device: str | torch.device | None = None,
     ) -> "BackdoorRemover":
-        """Load a model by folder or Hub id; see [`load_model`] for what it refuses."""
-        return cls(load_model(name_or_path, revision=revision, token=token, device=device))
+        """Load a model by folder, Hub id or the address of its page; see [`load_model`]."""
+        where: dict[str, Any] = {"revision": revision, "subfolder": subfolder, "variant": variant, "token": token}
+        return cls(load_model(name_or_path, device=device, **where))
 
     @property
     def model(self) -> PreTrainedModel:
@@ -309,15 +287,15 @@ class BackdoorRemover:
         templates: Sequence[str] | None,
         config: RemovalConfig | None,
         minimum: int,
-    ) -> _Task:
+    ) -> Task:
         config = config or RemovalConfig()
         data, names, templates = self._given(images, class_names, templates, minimum)
         classifier = ZeroShotClassifier(self.source.encoder, names, templates)
         held_out, clean = data.split(config.audit.held_out, seed=stream(config.seed, "split"))
         inputs = Inputs(ModelIdentity.of(self.source), DataIdentity.of(data, len(held_out)))
-        return _Task(classifier, data, clean, held_out, inputs, config)
+        return Task(classifier, data, clean, held_out, inputs, config)
 
-    def _scan(self, task: _Task) -> ScanResult:
+    def _scan(self, task: Task) -> ScanResult:
         config = task.config
         check_reading(task.classifier, task.clean, config.scan)
         result = TargetIdentifier(task.classifier, config.scan, config.seed).identify(task.clean.pixels)
@@ -326,14 +304,14 @@ class BackdoorRemover:
         logger.info("Scan: %s%s, in %.0f s.", result.verdict, towards, result.seconds)
         return result
 
-    def _plan(self, task: _Task, label: int, scan: ScanResult | None) -> TuningPlan:
+    def _plan(self, task: Task, label: int, scan: ScanResult | None) -> TuningPlan:
         plan = make_plan(task.classifier, task.clean.pixels, label, scan, task.config)
         plan.inputs = task.inputs
         layers = ", ".join(map(str, plan.critical.layers))
         logger.info("Inversion: %d trigger(s); critical layers %s.", len(plan.inverted), layers)
         return plan
 
-    def _earlier_scan(self, scan: ScanResult | str | Path | None, task: _Task) -> ScanResult | None:
+    def _earlier_scan(self, scan: ScanResult | str | Path | None, task: Task) -> ScanResult | None:
         """A scan brought along, made sure that it is of this model and these images."""
         if scan is None:
             return None
@@ -351,7 +329,7 @@ class BackdoorRemover:
             )
         return result
 
-    def _run(self, task: _Task, label: int | None) -> dict[str, Any]:
+    def _run(self, task: Task, label: int | None) -> dict[str, Any]:
         """What a resumed removal must have in common with the interrupted one."""
         return {
             "model": task.inputs.model.sha256,
@@ -364,7 +342,7 @@ class BackdoorRemover:
 
     def _tune(
         self,
-        task: _Task,
+        task: Task,
         plan: TuningPlan,
         work: Path,
         output_dir: str | Path | None,

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,6 +20,7 @@ from ..utils.files import finite
 
 if TYPE_CHECKING:
     from ..models.evaluation import Metrics, Rate
+    from ..models.loading import LoadedModel
 
 
 @contextmanager
@@ -35,6 +37,11 @@ def quietly(verbose: bool) -> Iterator[None]:
 
 def verdict_line(verdict: str, target: str | None) -> str:
     return f"{verdict}{f', towards {target!r}' if target else ''}"
+
+
+def as_source(model: "LoadedModel") -> dict[str, Any]:
+    """Where a model came from."""
+    return {"name": model.name, "revision": model.revision, **asdict(model.origin)}
 
 
 def as_numbers(metrics: "Metrics") -> dict[str, Any]:

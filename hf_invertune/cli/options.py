@@ -32,7 +32,7 @@ def option(help: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=help, show_default=False, **settings)
 
 
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A CLIP model: a folder or a Hub id.")]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A CLIP model: a folder, a Hub id or its page.")]
 ClassNames = Annotated[
     str | None,
     option("'a,b,c', or a .txt (one a line), .csv or .json file; by default those of the images, else ImageNet's."),
@@ -55,6 +55,8 @@ TriggerFile = Annotated[
     Path | None, option("A known trigger to measure, a .safetensors file.", exists=True, dir_okay=False)
 ]
 Revision = Annotated[str | None, option("Branch, tag or commit of a model on the Hub.")]
+Subfolder = Annotated[str | None, option("Folder of the model's repository or folder that holds it.")]
+Variant = Annotated[str | None, option("Which weights of a model that has several, e.g. fp16.")]
 Token = Annotated[str | None, option("Access token of the Hub.", envvar="HF_TOKEN")]
 Device = Annotated[str | None, option("By default an accelerator where there is one, else the CPU.")]
 Workers = Annotated[int, typer.Option(help="Processes side by side, one thread each.")]
@@ -89,6 +91,8 @@ class Source:
     assignments: Assignments = None
     seed: Annotated[int | None, option("Seed of everything random.", min=0, max=2**32 - 1)] = None
     revision: Revision = None
+    subfolder: Subfolder = None
+    variant: Variant = None
     token: Token = None
     device: Device = None
 
@@ -116,7 +120,8 @@ class Source:
         from ..models.folders import confirm_labels
         from ..remover import BackdoorRemover
 
-        where = {"revision": self.revision, "token": self.token, "device": self.device}
+        places = ("revision", "subfolder", "variant", "token", "device")
+        where: dict[str, Any] = {name: getattr(self, name) for name in places}
         remover = BackdoorRemover.from_pretrained(self.model, **where)
         if self.images is None:
             return remover, default_images(remover.processor, limit=self.limit, seed=seed, token=self.token)

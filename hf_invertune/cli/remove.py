@@ -8,7 +8,7 @@ import typer
 
 from ..errors import ExitCode
 from ..utils.output_folder import claim, write_whole
-from .console import as_numbers, metrics_table, print_result, quietly, verdict_line
+from .console import as_numbers, as_source, metrics_table, print_result, quietly, verdict_line
 from .options import AsJson, Overwrite, Source, Target, TriggerFile, Verbose, check_target, option
 
 
@@ -64,6 +64,7 @@ def remove(
             shutil.rmtree(output_dir / "adapter")  # of an earlier run, on another model
     report = result.report
     value = {
+        "source": as_source(remover.source),
         "verdict": result.verdict,
         "outcome": result.outcome,
         "reasons": report.reasons,
@@ -78,5 +79,6 @@ def remove(
     }
     tables = [metrics_table(f"Trigger: {m.trigger}", before=m.before, after=m.after) for m in report.measurements]
     verdict = f"{verdict_line(result.verdict, result.target_name)}: {result.outcome}"
-    print_result(value, as_json, *tables, verdict, *report.reasons, f"model and report: {output_dir}")
+    origin = [str(remover.source.origin)] * bool(str(remover.source.origin))
+    print_result(value, as_json, *tables, *origin, verdict, *report.reasons, f"model and report: {output_dir}")
     raise typer.Exit(ExitCode.of(result.verdict, result.outcome))

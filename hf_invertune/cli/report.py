@@ -7,7 +7,7 @@ import typer
 
 from ..errors import ExitCode
 from .console import make_table, print_result, quietly
-from .options import EXIT_CODES, AsJson, Revision, Token, Verbose, option
+from .options import EXIT_CODES, AsJson, Revision, Subfolder, Token, Variant, Verbose, option
 
 
 ANSWERS = {True: "holds", False: "does not hold", None: "cannot be checked"}
@@ -22,6 +22,8 @@ def verify(
         str | None, option("The model audited or the one handed back: a folder or a Hub id.", "--model")
     ] = None,
     revision: Revision = None,
+    subfolder: Subfolder = None,
+    variant: Variant = None,
     token: Token = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -31,7 +33,8 @@ def verify(
         from ..models.loading import load_model
         from ..report.verify import verify_report
 
-        loaded = None if model is None else load_model(model, revision=revision, token=token, device="cpu")
+        where = {"revision": revision, "subfolder": subfolder, "variant": variant, "token": token, "device": "cpu"}
+        loaded = None if model is None else load_model(model, **where)
         claims = verify_report(folder, loaded)
     holds = all(claim.holds is not False for claim in claims)
     value = {"holds": holds, "claims": [vars(claim) for claim in claims]}

@@ -7,7 +7,7 @@ import typer
 
 from ..errors import ExitCode
 from ..utils.output_folder import claim, write_whole
-from .console import make_table, print_result, quietly, verdict_line
+from .console import as_source, make_table, print_result, quietly, verdict_line
 from .options import AsJson, Overwrite, Source, Verbose, option
 
 
@@ -45,6 +45,7 @@ def scan(
         for p in result.gatherings
     ]
     value = {
+        "source": as_source(remover.source),
         "verdict": result.verdict,
         "target": result.target_name,
         "gatherings": places,
@@ -63,5 +64,6 @@ def scan(
     if places:
         heads = ["trigger", "label", "share", "concentration", "verdict"]
         tables.insert(0, make_table("Where triggers gather pictures", heads, gathered))
-    print_result(value, as_json, *tables, CALIBRATION, verdict_line(result.verdict, result.target_name))
+    origin = [str(remover.source.origin)] * bool(str(remover.source.origin))
+    print_result(value, as_json, *tables, CALIBRATION, *origin, verdict_line(result.verdict, result.target_name))
     raise typer.Exit(ExitCode.of(result.verdict))

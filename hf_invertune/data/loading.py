@@ -20,6 +20,7 @@ from transformers import ProcessorMixin
 
 from ..errors import InputError
 from ..utils.progress import progress
+from ..utils.tokens import usable_token
 from .columns import TEXTS, class_indices, image_column_of, labels_of
 from .pictures import UnreadableError, read_picture, resize
 from .pixels import PixelDataset, as_uint8, draw
@@ -88,7 +89,7 @@ def load_images(
         class_names = check_class_names(class_names)
     if limit is not None and limit < 1:
         raise InputError(f"`limit`: got {limit}; pass a positive number, or None for all pictures.")
-    size = resize(Image.new("RGB", (1, 1)), processor).shape[-2:]
+    size, token = resize(Image.new("RGB", (1, 1)), processor).shape[-2:], usable_token(token)
     if isinstance(source, PixelDataset):
         data = _fitted(source, size, class_names)
         if limit is not None and limit < len(data):

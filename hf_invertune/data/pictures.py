@@ -40,7 +40,8 @@ def read_picture(
             if picture is None:
                 raise ValueError("the row is empty")
             if isinstance(picture, dict):
-                with hub_errors(picture["path"] or "a picture", argument="source", kind="dataset"):
+                token = next(iter((tokens or {}).values()), None)
+                with hub_errors(picture["path"] or "a picture", argument="source", kind="dataset", token=token):
                     picture = datasets.Image().decode_example(picture, tokens)
             return resize(rgb(picture), processor)
     except (InputError, HubError):

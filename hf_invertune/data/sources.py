@@ -88,7 +88,7 @@ def open_source(
         or path.suffix.lower() in TABLES
     ):
         raise InputError(f"`source`: there is no folder or file {source}.")
-    with hub_errors(repository, argument="source", kind="dataset", revision=revision):
+    with hub_errors(repository, argument="source", kind="dataset", revision=revision, token=token):
         try:
             return _pull(repository, config or None, split, limit, seed, token, revision)
         except (InputError, HubError):

@@ -15,7 +15,7 @@ from ..data.defaults import default_vocabulary
 from ..data.prompts import TEMPLATES
 from ..errors import InputError
 from ..models.evaluation import METRICS, WITHOUT_TRIGGER, Measurement, Metrics, Rate
-from ..models.loading import Format
+from ..models.fetching import Format
 from ..report import plots
 from ..report.html import flat
 from ..report.report import AuditReport
@@ -103,6 +103,8 @@ def reproduction(report: AuditReport) -> str | None:
     words = ["hf-invertune", "remove", report.model.name]
     if report.model.revision:
         words += ["--revision", report.model.revision]
+    for name, value in (("subfolder", report.model.origin.subfolder), ("variant", report.model.origin.variant)):
+        words += [f"--{name}", value] if value else []
     config, folders = (report.data.selection.get(key) for key in ("config", "folder_classes"))
     words += ["--images", report.data.source if config is None else f"{report.data.source}:{config}"]
     if folders is not None:

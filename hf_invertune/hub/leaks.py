@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from ..utils.tokens import TOKEN
+
 
 PATTERNS = {
-    "an access token": re.compile(r"\b(?:hf|api_org|sk|ghp|gho)_[A-Za-z0-9]{16,}"),
+    "an access token": TOKEN,
     "a local path": re.compile(
         r"(?<![\w.:/>-])/(?:home|root|Users|tmp|mnt|media|private|workspace|var|scratch|data\d*)/[\w.@+-][^\s\"'<>]*"
         r"|\b[A-Za-z]:\\+(?:Users|Documents)\\+[^\s\"'<>]*|\bfile://[^\s\"'<>]+"
@@ -22,7 +24,7 @@ ANYBODY = frozenset(("root", "user", "admin", "ubuntu", "runner", "jovyan", "doc
 
 
 def find_leaks(folder: Path, token: str | None = None, public: Sequence[str] = ()) -> list[str]:
-    """What in `folder` should not be published, as "file: kind (excerpt)".
+    """What in `folder` should not be published, as "file: kind (excerpt)"; of a token there is no excerpt.
 
     Args:
         folder (`Path`): every file beneath it is read; of safetensors the header only.
@@ -36,8 +38,8 @@ def find_leaks(folder: Path, token: str | None = None, public: Sequence[str] = (
             text = text.replace(name, "")
         for kind, secret in _secrets(token):
             if match := secret.search(text):
-                shown = f"{match[0][:6]}…" if "token" in kind else match[0]
-                found.append(f"{path.relative_to(folder)}: {kind} ({shown})")
+                shown = "" if "token" in kind else f" ({match[0]})"
+                found.append(f"{path.relative_to(folder)}: {kind}{shown}")
     return found
 
 

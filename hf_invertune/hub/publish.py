@@ -1,6 +1,7 @@
 """Push a model or an adapter with its card and its audit to the Hub: one commit, whole or not at all."""
 
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,15 +11,17 @@ from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from ..errors import HubError, InputError
-from ..models.loading import LoadedModel, format_of, load_model
+from ..models.fetching import format_of
+from ..models.loading import LoadedModel, load_model
 from ..report.report import AuditReport
 from ..utils.files import write_bytes
 from ..utils.hub_errors import hub_errors
+from ..utils.tokens import sent_token, usable_token
 from .card import make_card, make_charts
 from .leaks import find_leaks
 
@@ -107,8 +110,9 @@ def publish(
             something in the files should not be published.
         HubError: when the Hub refuses or cannot be reached; nothing there has changed then.
     """
-    refused = partial(hub_errors, argument="repo_id", action="write", revision=revision)
-    api = HfApi(token=token)
+    access = usable_token(token)
+    refused = partial(hub_errors, argument="repo_id", action="write", revision=revision, token=access)
+    api = HfApi(token=access)
     with refused(repo_id):
         validate_repo_id(repo_id)
     model = _check(folder, report, adapter, force, format)
@@ -118,13 +122,13 @@ def publish(
     with tempfile.TemporaryDirectory() as beside:
         stage = Path(beside) / "repository"
         stage.mkdir()
-        if model is not None and format not in (None, format_of(folder)):
+        if model is not None and format not in (None, format_of(os.listdir(folder))):
             folder = Path(beside) / "model"
             model.save_pretrained(folder, format)
         _assemble(stage, folder, report, repo_id, adapter, include_trigger, license, card_template)
         public = [repo_id, *report.scan.class_names]
         public += [report.model.name] * report.model.on_hub + [report.data.source] * report.data.on_hub
-        leaks = find_leaks(stage, token=token or get_token(), public=public)
+        leaks = find_leaks(stage, token=sent_token(access), public=public)
         if leaks:
             raise InputError(
                 f"`push_to_hub`: {'; '.join(leaks[:5])} ({len(leaks)} in all) must not be published; nothing went up."
@@ -151,6 +155,11 @@ def _check(folder: Path, report: AuditReport, adapter: bool, force: bool, format
             raise InputError(
                 f"`adapter`: its base, {report.model.name}, is a local folder that nobody else can load; push the merged "
                 "model, or load the base from the Hub."
+            )
+        if report.model.origin.subfolder or report.model.origin.variant:
+            raise InputError(
+                f"`adapter`: its base is a sub-folder or a variant of {report.model.name}, where nothing would look for it; "
+                "push the merged model."
             )
         return None
     model = load_model(folder, device="cpu")
@@ -187,7 +196,7 @@ def _assemble(
         published,
         repo_id,
         adapter=adapter,
-        format=format_of(folder),
+        format=format_of(os.listdir(folder)),
         license=license,
         pictures=pictures,
         template=card_template,

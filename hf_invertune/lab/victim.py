@@ -77,7 +77,9 @@ def make_victim(
     batch_size: int = 128,
     seed: int = 0,
     revision: str | None = None,
-    token: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
     device: str | None = None,
     **source: Any,
 ) -> MadeVictim:
@@ -94,7 +96,7 @@ def make_victim(
         class_names (`Sequence[str]`, *optional*): by default those of the images.
         epochs, learning_rate, batch_size: of the fine-tuning.
         seed (`int`): of everything random.
-        revision, token, device: of the model, see [`load_model`].
+        revision, subfolder, variant, token, device: of the model, see [`load_model`].
         source: of the images: `split`, `image_column`, `caption_column`, `label_column`, `limit`.
 
     Raises:
@@ -105,7 +107,7 @@ def make_victim(
     known = read_parameters(attack, parameters or {})
     training = Training(epochs, learning_rate, batch_size)
     begin = time.perf_counter()
-    clip = load_model(model, revision=revision, token=token, device=device)
+    clip = load_model(model, revision=revision, subfolder=subfolder, variant=variant, token=token, device=device)
     size = clip.encoder.image_size
     made = make_attack(attack, image_size=size, targets=list(targets), seed=seed, **known)
     pairs, names = load_pairs(images, clip.processor, class_names=class_names, seed=seed, token=token, **source)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import ClassVar, Self, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -10,8 +10,8 @@ from transformers import CLIPModel, CLIPProcessor, CLIPVisionConfig, CLIPVisionM
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from ..errors import InputError
-from ..utils.progress import without_bars_of_transformers
 from .encoder import DualEncoder
+from .stored import load_weights, refusing
 
 
 class CLIPEncoder(DualEncoder):
@@ -24,11 +24,8 @@ class CLIPEncoder(DualEncoder):
     @classmethod
     def read(cls, folder: Path, name: str) -> tuple[Self, list[str]]:
         processor = _read_processor(folder, name)
-        settings: dict[str, Any] = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True}
-        with without_bars_of_transformers():
-            loaded: Any = CLIPModel.from_pretrained(folder, **settings)
-        model, loading = loaded
-        return cls(model, processor), sorted(loading["missing_keys"])
+        model, absent = load_weights(CLIPModel, folder, name)
+        return cls(model, processor), absent
 
     @property
     def _vision(self) -> CLIPVisionConfig:
@@ -77,10 +74,7 @@ def _read_processor(folder: Path, name: str) -> CLIPProcessor:
         raise InputError(f"`processor`: {name} holds neither {' nor '.join(files)}; save its CLIPProcessor there.")
     if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
         raise InputError(f"`processor`: {name} holds no tokenizer.json; save its CLIPProcessor there.")
-    try:
+    with refusing(f"`processor`: the {', '.join(files)} or tokenizer.json of {name} cannot be used"):
         processor = CLIPProcessor.from_pretrained(folder, trust_remote_code=False)  # or it asks at the terminal
         processor.image_processor = CLIPImageProcessorPil.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"`processor`: that of {name} cannot be used ({reason}).") from error
     return processor

@@ -1,5 +1,6 @@
 """What the method asks of a model with an image tower and a text tower; each family of models answers in a file of its own."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,8 +46,7 @@ class DualEncoder(nn.Module, ABC):
     def __init__(self, model: PreTrainedModel | PeftModel, processor: ProcessorMixin):
         super().__init__()
         self.model, self.processor = model, processor
-        image_processor = processor.image_processor
-        for name, values in (("mean", image_processor.image_mean), ("std", image_processor.image_std)):
+        for name, values in zip(("mean", "std"), normalization(processor), strict=True):
             self.register_buffer(name, torch.tensor(values, device=model.device).view(3, 1, 1), persistent=False)
 
     @staticmethod
@@ -182,3 +182,30 @@ class DualEncoder(nn.Module, ABC):
             for parameter in trainable:
                 parameter.requires_grad_(True)
             self.model.train(training)
+
+
+def normalization(processor: ProcessorMixin) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of the three colours, by which pixels in [0, 1] become what `processor` makes of them.
+
+    Raises:
+        InputError: when it has not one of each for all colours, or three, or divides by zero.
+    """
+    image_processor = processor.image_processor
+    # A picture's bytes are multiplied by this factor of what [0, 1] would be.
+    factor = 255 * (image_processor.rescale_factor if image_processor.do_rescale else 1.0)
+    given = {"image_mean": image_processor.image_mean, "image_std": image_processor.image_std}
+    if not image_processor.do_normalize:
+        given = {"image_mean": 0.0, "image_std": 1.0}
+    colours = []
+    for name, value in given.items():
+        values = list(value) if isinstance(value, (list, tuple)) else [value] * 3
+        if len(values) != 3 or not all(isinstance(one, (int, float)) and math.isfinite(one) for one in values):
+            raise InputError(f"`processor`: its {name} is {value!r:.60}; it must be one number, or three.")
+        colours.append(values)
+    if not 0 < factor < math.inf or min(colours[1]) <= 0:
+        raise InputError(
+            f"`processor`: its rescale_factor is {image_processor.rescale_factor!r} and its image_std {colours[1]}; they must "
+            "be above zero."
+        )
+    mean, std = ([one / factor for one in values] for values in colours)
+    return mean, std

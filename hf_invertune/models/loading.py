@@ -5,35 +5,27 @@ import hashlib
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 import yaml
 from accelerate import PartialState
-from huggingface_hub import list_repo_files, metadata_load, snapshot_download
+from huggingface_hub import metadata_load
 from transformers import AutoConfig, PreTrainedModel, ProcessorMixin
 
 from ..errors import InputError
 from ..utils.files import whole_folder
-from ..utils.hub_errors import hub_errors
+from ..utils.tokens import usable_token
 from .clip import CLIPEncoder
 from .encoder import DualEncoder
-from .open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
-from .open_clip import ResNetEncoder, is_open_clip, read_open_clip, write_open_clip
+from .fetching import Format, Origin, find_model, format_of
+from .fit import check_fit
+from .open_clip import ResNetEncoder, read_open_clip, write_open_clip
+from .stored import check_settings, refusing
 
 
 logger = logging.getLogger(__name__)
 
-
-Format: TypeAlias = Literal["transformers", "open_clip"]
-"""Whose files a model is read from and saved in."""
-
-WEIGHTS: dict[Format, tuple[str, ...]] = {
-    "transformers": ("model.safetensors", "model.safetensors.index.json"),
-    "open_clip": OPEN_CLIP_WEIGHTS,
-}
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-NEEDED = ("*.json", "*.safetensors", "*.txt", "README.md")
 
 ENCODERS = (CLIPEncoder, ResNetEncoder)
 """The families of models; a new one is a file beside this one, and a name here."""
@@ -50,6 +42,7 @@ class LoadedModel:
         dtype (`torch.dtype`): dtype of the stored weights, in which a cleaned model is saved again.
         license (`dict[str, str]`): what its card says of its license, see [`read_license`].
         format (`str`): whose files it came in: `"transformers"` or `"open_clip"`.
+        origin ([`Origin`]): what else tells where it came from.
     """
 
     encoder: DualEncoder
@@ -58,6 +51,7 @@ class LoadedModel:
     dtype: torch.dtype
     license: dict[str, str] = field(default_factory=dict)
     format: Format = "transformers"
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -111,59 +105,60 @@ def load_model(
     name_or_path: str | Path,
     *,
     revision: str | None = None,
-    token: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
     device: str | torch.device | None = None,
 ) -> LoadedModel:
-    """Load a model and its processor from a folder or a Hub id, onto the process's own device by default.
+    """Load a model and its processor, onto the process's own device by default.
+
+    Args:
+        name_or_path (`str` or `Path`): a folder, a Hub id, or the address of a model's page on the Hub.
+        revision (`str`, *optional*): branch, tag, commit or pull request (`refs/pr/N`) on the Hub.
+        subfolder (`str`, *optional*): the folder in the repository, or in the folder, that holds the model.
+        variant (`str`, *optional*): which weights to take of a model that has several, such as `"fp16"`.
+        token (`str` or `bool`, *optional*): access token of the Hub; by default the one that is logged in.
+        device (`str` or `torch.device`, *optional*): where to.
 
     Raises:
         InputError: when there is no such model, it has no safetensors, is of no family of [`ENCODERS`], lacks its
-            processor, or holds weights that are not finite.
+            processor, or is damaged in whatever way.
+        HubError: when the Hub does not hand it out.
     """
-    place = _usable(device)
-    folder, commit = _fetch(str(name_or_path), revision, token)
-    name = str(name_or_path) if commit else folder.resolve().name
-    format = format_of(folder)
-    family = _family(folder, str(name_or_path)) if format == "transformers" else None
-    weights = WEIGHTS[format]
-    if not any((folder / file).is_file() for file in weights):
-        pickles = _pickles(folder, name, commit, token)
-        found = f"only pickled weights ({', '.join(pickles)}), which are never opened" if pickles else "no weights"
-        raise InputError(
-            f"`model`: {name_or_path} holds {found}; it needs {weights[0]}. Convert pickles in a sandbox, "
-            "e.g. with https://huggingface.co/spaces/safetensors/convert."
-        )
-    if family is None:
-        encoder = read_open_clip(folder, str(name_or_path))
-    else:
-        encoder, absent = family.read(folder, str(name_or_path))
-        if absent:
-            raise InputError(
-                f"`model`: the weights of {name_or_path} lack {', '.join(absent[:3])} ({len(absent)} in all)."
-            )
-    dtype = encoder.model.dtype
-    for parameter_name, tensor in encoder.model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise InputError(f"`model`: {name_or_path} has NaN or infinite values in {parameter_name}.")
-    encoder.float().to(place).eval()
-    return LoadedModel(encoder, name, commit, dtype, read_license(folder), format)
-
-
-def format_of(folder: Path) -> Format:
-    """The format of the model in `folder`; of one that has both, transformers' own."""
-    own = (folder / "config.json").is_file() and any((folder / file).is_file() for file in WEIGHTS["transformers"])
-    return "open_clip" if is_open_clip(folder) and not own else "transformers"
+    device, token = _usable(device), usable_token(token)
+    place = find_model(name_or_path, revision, subfolder, variant, token)
+    shown = place.name if place.revision else str(name_or_path)
+    format = format_of(place.files, variant)
+    family = _family(place.folder, shown) if format == "transformers" else None
+    place.fetch(shown, token)
+    with refusing(f"`model`: {shown} cannot be loaded by its config.json"), place.plain() as folder:
+        if family is None:
+            encoder = read_open_clip(folder, shown)
+        else:
+            encoder, absent = family.read(folder, shown)
+            encoder.model.name_or_path = str(place.folder)
+            if absent:
+                raise InputError(
+                    f"`model`: the weights of {shown} lack {', '.join(absent[:3])} ({len(absent)} in all)."
+                )
+        dtype = encoder.model.dtype
+        for parameter_name, tensor in encoder.model.state_dict().items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise InputError(f"`model`: {shown} has NaN or infinite values in {parameter_name}.")
+        check_fit(encoder.float().eval(), shown)
+    encoder.to(device)
+    return LoadedModel(
+        encoder, place.name, place.revision, dtype, read_license(place.card), format=format, origin=place.origin
+    )
 
 
 def _family(folder: Path, name: str) -> type[DualEncoder]:
     """The family of the model in `folder`, by its config.json."""
     if not (folder / "config.json").is_file():
         raise InputError(f"`model`: {name} holds no config.json; pass a folder made by `save_pretrained`.")
-    try:
+    check_settings(folder, name)
+    with refusing(f"`model`: the config.json of {name} cannot be used"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"`model`: the config.json of {name} cannot be used ({reason}).") from error
     return DualEncoder.family_of(config, name)
 
 
@@ -177,41 +172,14 @@ def state_digest(model: PreTrainedModel, dtype: torch.dtype) -> str:
     return digest.hexdigest()
 
 
-def read_license(folder: Path) -> dict[str, str]:
-    """`license`, `license_name` and `license_link`, as far as the front matter of the folder's README.md has them."""
-    card = folder / "README.md"
+def read_license(card: Path) -> dict[str, str]:
+    """`license`, `license_name` and `license_link`, as far as the front matter of a model's README.md, `card`, has them."""
     try:
         metadata = (metadata_load(card) if card.is_file() else None) or {}
     except (ValueError, yaml.YAMLError):
         logger.warning("The front matter of %s cannot be read; its license is unknown.", card)
         return {}
     return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if key in metadata}
-
-
-def _fetch(name_or_path: str, revision: str | None, token: str | None) -> tuple[Path, str | None]:
-    """The local folder of a model, and its commit when it came from the Hub."""
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        return folder, None
-    if folder.exists() or name_or_path.startswith((".", "/", "~")) or name_or_path.count("/") != 1:
-        raise InputError(f"`model`: {name_or_path} is no folder; pass a folder or a Hub id such as 'org/name'.")
-    with hub_errors(name_or_path, argument="model", revision=revision):
-        snapshot = Path(
-            snapshot_download(
-                name_or_path, revision=revision, token=token, allow_patterns=list(NEEDED), ignore_patterns="*/*"
-            )
-        )
-    return snapshot, snapshot.name
-
-
-def _pickles(folder: Path, name: str, commit: str | None, token: str | None) -> list[str]:
-    """Pickles in a local folder, or beside what was fetched from the Hub: they are seen in its list of files alone."""
-    if commit is None:
-        files = [path.name for path in folder.iterdir()]
-    else:
-        with hub_errors(name, argument="model", revision=commit):
-            files = list_repo_files(name, revision=commit, token=token)
-    return sorted(file for file in files if Path(file).suffix in PICKLES)
 
 
 def _usable(device: str | torch.device | None) -> torch.device:

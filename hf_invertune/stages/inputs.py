@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..data.pixels import PixelDataset
-from ..models.loading import Format, LoadedModel
+from ..models.fetching import Format, Origin
+from ..models.loading import LoadedModel
 from ..utils.storage import Saved
 
 
@@ -20,6 +21,7 @@ class ModelIdentity:
         sha256 (`str`): digest of all the weights, see [`state_digest`].
         license (`dict[str, str]`): what the model's card says of its license, see [`read_license`].
         format (`str`): whose files it came in: `"transformers"` or `"open_clip"`.
+        origin ([`Origin`]): where it came from, beside name and revision.
     """
 
     name: str
@@ -29,6 +31,7 @@ class ModelIdentity:
     sha256: str
     license: dict[str, str] = field(default_factory=dict)
     format: Format = "transformers"
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def on_hub(self) -> bool:
@@ -46,6 +49,7 @@ class ModelIdentity:
             sha256=source.digest(),
             license=source.license,
             format=source.format,
+            origin=source.origin,
         )
 
 

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx
 
 from ..errors import HubError, InputError
+from .tokens import hide_token, sent_token
 
 
 ADVICE = {
@@ -37,26 +38,32 @@ def hub_errors(
     kind: Literal["model", "dataset"] = "model",
     action: Literal["read", "write"] = "read",
     revision: str | None = None,
+    token: str | bool | None = None,
 ) -> Iterator[None]:
-    """While the client works on the `kind` called `name`: its errors become ours, others pass.
+    """While the client works on the `kind` called `name`: its errors become ours, others pass; none shows the token.
 
     Args:
         name: id of the repository.
         argument: the argument that gave it, for the message.
         revision: the revision asked for.
+        token: what the client is given.
 
     Raises:
-        InputError: no such repository or revision, a token that has not the right, or offline mode.
+        InputError: no such repository or revision, a token that has not the right or is none, or offline mode.
         HubError: anything else that the Hub or the connection to it did.
     """
-    outer = sys.exception()
+    outer, sent = sys.exception(), None
     try:
+        sent = sent_token(token)
         yield
-    except (httpx.TransportError, OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        hide_token(error, sent)
         cause = _cause(error, outer)
         if cause is None:
             raise
-        raise _translated(cause, name, argument, kind, action, revision) from error
+        failure = _translated(cause, name, argument, kind, action, revision)
+        hide_token(failure, sent)  # the Hub may have said it
+        raise failure from error
 
 
 def _cause(error: BaseException, outer: BaseException | None) -> Exception | None:
@@ -64,7 +71,9 @@ def _cause(error: BaseException, outer: BaseException | None) -> Exception | Non
 
     The chain ends before an error that was being handled anyway: `outer`, or that an optional file is not there.
     """
-    chain = [error]
+    if not isinstance(error, (httpx.TransportError, OSError, ValueError, RuntimeError)):
+        return None
+    chain: list[BaseException] = [error]
     while following := chain[-1].__cause__ or chain[-1].__context__:
         if following is outer or isinstance(following, RemoteEntryNotFoundError):
             break

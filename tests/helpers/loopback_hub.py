@@ -26,7 +26,7 @@ class Request(NamedTuple):
     path: str
 
 
-Fault: TypeAlias = int | Literal["cut", "slow"]
+Fault: TypeAlias = int | Literal["cut", "slow", "echo"]
 When: TypeAlias = int | Request | Callable[[Request], bool]
 
 
@@ -86,8 +86,8 @@ class LoopbackHub:
         """Spoil requests: the n-th from now on, those equal to a `Request`, or those for which `when` is true.
 
         A status is answered before anything is done. "cut" does what was asked, then closes the connection in the
-        middle of the answer; "slow" pauses for `seconds` there. `times` is how often, None for ever; `retry_after`
-        goes with 429.
+        middle of the answer; "slow" pauses for `seconds` there; "echo" refuses, and says the request's token while at
+        it. `times` is how often, None for ever; `retry_after` goes with 429.
         """
         times = float("inf") if times is None else times
         with self.lock:
@@ -112,19 +112,24 @@ class LoopbackHub:
         revision: str = "main",
         private: bool = False,
         gated: bool = False,
+        author: str = "owner",
+        pull: str | None = None,
     ) -> str:
-        """Commit `files` without a request, in a repository that is made when it is not there; the commit's sha."""
+        """Commit `files` without a request, in a repository that is made when it is not there; the commit's sha.
+
+        `pull` is the title of a new pull request to put them into.
+        """
         with self.lock:
             key = f"{kind}s/{name}"
             repository = self.state.repositories.setdefault(key, Repository(kind, name, private))
             repository.gated = gated
-            lines: list[dict[str, Any]] = [{"key": "header", "value": {"summary": "put"}}]
+            lines: list[dict[str, Any]] = [{"key": "header", "value": {"summary": pull or "put"}}]
             for path, content in files.items():
                 oid = hashlib.sha256(content).hexdigest()
                 self.state.lfs[oid] = content
                 kept = "lfsFile" if self.state.is_lfs(path, len(content)) else "file"
                 lines.append({"key": kept, "value": {"path": path, "oid": oid, "content": content}})
-            return repository.commit(revision, lines, self.state.lfs, "owner", pull=False)[0].sha
+            return repository.commit(revision, lines, self.state.lfs, author, pull=pull is not None)[0].sha
 
     def spoiled(self, request: Request) -> Injection | None:
         """Record a request; the fault that it meets, if any."""
@@ -153,6 +158,10 @@ class _Handler(BaseHTTPRequestHandler):
         if injection is not None and isinstance(injection.fault, int):
             headers = {"Retry-After": str(injection.retry_after)} if injection.fault == 429 else {}
             answer = Answer.json({"error": "injected fault"}, injection.fault, headers)
+            injection = None
+        elif injection is not None and injection.fault == "echo":
+            said = f"no {self.headers.get('Authorization', 'token')}"
+            answer = Answer.json({"error": said}, 400, {"X-Error-Message": said})
             injection = None
         else:
             answer = self._answer(request, body)

@@ -120,6 +120,15 @@ def validate_yaml(call: Call) -> Answer:
     return Answer.json({"errors": errors, "warnings": warnings}, 400 if errors else 200)
 
 
+@route("GET", r"/api/models/(?P<name>[^/]+)(/revision/(?P<revision>[^/]+))?")
+def old_name(call: Call) -> Answer:
+    """A repository from before every one had an owner."""
+    name = call.state.old_names.get(call.parts["name"])
+    if name is None:
+        raise Refused(404, "Repository not found", "RepoNotFound")
+    return Answer(b"", 307, {"Location": f"{call.url}/api/models/{name}"})
+
+
 @route("GET", REPO + r"(/revision/(?P<revision>[^/]+))?")
 def info(call: Call) -> Answer:
     repository = call.repository
@@ -147,6 +156,7 @@ def info(call: Call) -> Answer:
         "tags": (card or {}).get("tags", []),
         "siblings": siblings,
         **({"cardData": card} if card else {}),
+        **({"securityRepoStatus": repository.scan} if "securityStatus" in call.query else {}),
     }
     return Answer.json(answer)
 
@@ -185,6 +195,18 @@ def commits(call: Call) -> Answer:
             for one in history
         ]
     )
+
+
+@route("GET", REPO + r"/discussions")
+def discussions(call: Call) -> Answer:
+    repository = call.repository
+    found = [
+        {"title": request.title, "num": int(name.removeprefix("refs/pr/")), "author": {"name": request.author}}
+        | {"createdAt": "2026-01-01T00:00:00.000Z", "status": "open", "isPullRequest": True}
+        | {"repo": {"name": repository.name, "type": repository.kind}}
+        for name, request in repository.pulls.items()
+    ]
+    return Answer.json({"count": len(found), "start": 0, "discussions": found})
 
 
 @route("POST", REPO + r"/preupload/(?P<revision>[^/]+)")

@@ -60,6 +60,12 @@ class Commit:
 
 
 @dataclass(frozen=True)
+class PullRequest:
+    title: str
+    author: str
+
+
+@dataclass(frozen=True)
 class Token:
     """A user's token; `namespaces` are the user and the organisations that the user belongs to."""
 
@@ -74,9 +80,13 @@ class Repository:
     def __init__(self, kind: str, name: str, private: bool = False, owner: str = "org"):
         self.kind, self.name, self.private, self.owner = kind, name, private, owner
         self.gated = False
+        self.scan: dict[str, Any] | None = None
+        """What the Hub's scanners say."""
         self.commits: dict[str, Commit] = {}
         self.heads: dict[str, str] = {}
         """Branches by name, pull requests as refs/pr/N."""
+        self.pulls: dict[str, PullRequest] = {}
+        """The open ones by their branch."""
         self.tags: dict[str, str] = {}
         attributes = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS)
         self._write(
@@ -147,6 +157,8 @@ class Repository:
         for line in lines[1:]:
             self._apply(line["key"], line["value"], files, stored)
         branch = f"refs/pr/{self.new_pull_number()}" if pull else revision
+        if pull:
+            self.pulls[branch] = PullRequest(header["summary"], author)
         return self._write(branch, files, base.sha, header["summary"], header.get("description", ""), author), branch
 
     def new_pull_number(self) -> int:
@@ -186,6 +198,8 @@ class HubState:
         self.lfs: dict[str, bytes] = {}
         self.tokens: dict[str, Token] = {}
         self.lfs_threshold = 1_000_000
+        self.old_names: dict[str, str] = {}
+        """Ids of repositories from before they had an owner, and those they have now."""
 
     def snapshot(self) -> dict[str, dict[str, dict[str, bytes]]]:
         """Every file: "models/org/name" -> branch, pull request or tag -> path -> bytes."""

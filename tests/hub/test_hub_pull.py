@@ -226,7 +226,7 @@ ELSEWHERE = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["
         ({"processor_config.json": PROCESSOR | TRUST}, None),
         (
             {"processor_config.json": {"image_processor": IMAGES | TRUST}},
-            "`processor`: that of org/clip cannot be used",
+            "`processor`: .* of org/clip cannot be used .*contains custom code",
         ),
         ({"preprocessor_config.json": IMAGES | TRUST}, None),
         ({"tokenizer_config.json": TOKENIZER | TRUST}, None),
@@ -289,6 +289,8 @@ def test_a_fault_at_each_request_of_a_model(hub, files, digest, tmp_path, monkey
     sha = hub.put("org/clip", files)
     assert pull().revision == sha
     requests = list(dict.fromkeys(hub.log))
+    scanners = ("GET", f"/api/models/org/clip/revision/{sha}")  # nothing hangs on what they say
+    requests.remove(scanners)
     assert len(requests) == 2 + 2 * len(files)
 
     def pulled():

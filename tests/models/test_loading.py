@@ -116,7 +116,7 @@ def test_no_folder(tmp_path, place):
     refused(f"`model`: .*{place} is no folder", tmp_path / place)
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "~nobody/nowhere", "nowhere", "org/deep/name"])
+@pytest.mark.parametrize("name", ["./nowhere", "~nobody/nowhere", "org/deep/name"])
 def test_no_folder_and_no_id(name):
     refused(f"`model`: {name} is no folder; pass a folder or a Hub id", name)
 

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import string
 from collections import Counter
 
 import numpy as np
@@ -148,7 +149,9 @@ def test_the_tokenizer_of_clip_comes_from_the_cache(tmp_path, monkeypatch):
         tmp_path / "model", "holds no tokenizer; add tokenizer.json and tokenizer_config.json .*hf download openai/"
     )
     place = tmp_path / "cache" / "models--openai--clip-vit-base-patch32"
-    entries = [*map(str, range(conversion.VOCABULARY - 2)), "<|startoftext|>", "<|endoftext|>"]
+    letters = [letter + end for letter in string.ascii_lowercase for end in ("", "</w>")]
+    numbers = map(str, range(conversion.VOCABULARY - len(letters) - 2))
+    entries = [*letters, *numbers, "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer({entry: index for index, entry in enumerate(entries)}, [])
     tokenizer.save_pretrained(place / "snapshots" / "abc")
     (place / "refs").mkdir()

@@ -1,7 +1,8 @@
 """Models in the format of open_clip: a conversion of our own to transformers, and back."""
 
+from .config import CONFIG
 from .encoder import ResNetEncoder
-from .folder import WEIGHTS, is_open_clip, read_open_clip, write_open_clip
+from .folder import WEIGHTS, read_open_clip, write_open_clip
 
 
-__all__ = ["WEIGHTS", "ResNetEncoder", "is_open_clip", "read_open_clip", "write_open_clip"]
+__all__ = ["CONFIG", "WEIGHTS", "ResNetEncoder", "read_open_clip", "write_open_clip"]

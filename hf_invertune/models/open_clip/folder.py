@@ -27,11 +27,6 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, 
 """Those that weights may have, by name."""
 
 
-def is_open_clip(folder: Path) -> bool:
-    """Whether `folder` holds a model in this format."""
-    return (folder / CONFIG).is_file()
-
-
 def read_open_clip(folder: Path, name: str) -> DualEncoder:
     """The model in `folder`, in the widest dtype of its weights, with its processor; errors call it `name`.
 
