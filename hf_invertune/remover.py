@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
-import torch
 from huggingface_hub import CommitInfo
 from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
@@ -24,7 +23,7 @@ from .hub.result import RemovalResult
 from .models.classifier import ZeroShotClassifier
 from .models.evaluation import Metrics, evaluate
 from .models.folders import confirm_labels
-from .models.loading import LoadedModel, load_model
+from .models.loading import LoadedModel, LoadOptions, load_model
 from .report.report import AuditReport
 from .stages.configs import RemovalConfig
 from .stages.cost import Estimate, estimate_scan
@@ -73,19 +72,9 @@ class BackdoorRemover:
         self.result: RemovalResult | None = None
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        subfolder: str | None = None,
-        variant: str | None = None,
-        token: str | bool | None = None,
-        device: str | torch.device | None = None,
-    ) -> "BackdoorRemover":
-        """Load a model by folder, Hub id or the address of its page; see [`load_model`]."""
-        where: dict[str, Any] = {"revision": revision, "subfolder": subfolder, "variant": variant, "token": token}
-        return cls(load_model(name_or_path, device=device, **where))
+    def from_pretrained(cls, name_or_path: str | Path, **options: Unpack[LoadOptions]) -> "BackdoorRemover":
+        """Load a model by folder, Hub id or the address of its page; the options are those of [`load_model`]."""
+        return cls(load_model(name_or_path, **options))
 
     @property
     def model(self) -> PreTrainedModel:

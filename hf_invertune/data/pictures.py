@@ -1,6 +1,7 @@
 """One picture in whatever form it is stored becomes pixels, or an [`UnreadableError`] that says why not."""
 
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import datasets
@@ -40,8 +41,9 @@ def read_picture(
             if picture is None:
                 raise ValueError("the row is empty")
             if isinstance(picture, dict):
-                token = next(iter((tokens or {}).values()), None)
-                with hub_errors(picture["path"] or "a picture", argument="source", kind="dataset", token=token):
+                path, token = picture["path"] or "", next(iter((tokens or {}).values()), None)
+                away = hub_errors(path, argument="source", kind="dataset", token=token)
+                with away if "://" in path else nullcontext():
                     picture = datasets.Image().decode_example(picture, tokens)
             return resize(rgb(picture), processor)
     except (InputError, HubError):

@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, is_offline_mode
 
 from ..errors import HubError, InputError
 from ..utils.hub_errors import hub_errors
+from ..utils.tokens import usable_token
 from .columns import TEXTS, image_column_of
 
 
@@ -69,7 +70,7 @@ def open_source(
         InputError: when there are none, or they cannot be read.
         HubError: what the Hub has done.
     """
-    path, name = Path(source).expanduser(), os.fspath(source)
+    path, name, token = Path(source).expanduser(), os.fspath(source), usable_token(token)
     if path.is_dir():
         with reading(path):
             return _folder(path, split, image_column)

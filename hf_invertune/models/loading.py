@@ -5,7 +5,7 @@ import hashlib
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import yaml
@@ -99,6 +99,16 @@ class LoadedModel:
     def digest(self) -> str:
         """The [`state_digest`] of the weights as they are saved."""
         return state_digest(self.model, self.dtype)
+
+
+class LoadOptions(TypedDict, total=False):
+    """Which version of a model to load, and where to; see [`load_model`]."""
+
+    revision: str | None
+    subfolder: str | None
+    variant: str | None
+    token: str | bool | None
+    device: str | torch.device | None
 
 
 def load_model(

@@ -11,7 +11,6 @@ from ...data.loading import load_images
 from ...data.prompts import TEMPLATES, prompts
 from ...data.sources import open_source
 from ...errors import InputError
-from ...utils.tokens import usable_token
 from ..contrastive import CaptionedPixels
 from .poisoning import texts_of
 
@@ -43,7 +42,6 @@ def load_pairs(
     Raises:
         InputError: pictures without labels or class names, or some that cannot be read or have no caption beside captions.
     """
-    token = usable_token(token)
     rows = open_source(source, split, image_column=image_column, limit=limit, seed=seed, token=token).rows
     if limit is not None and limit < len(rows):
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
