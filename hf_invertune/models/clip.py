@@ -1,86 +1,75 @@
-"""CLIP: the one place that knows how `CLIPModel` is called, and what its parts are called."""
+"""CLIP: the one place that knows how `CLIPModel` is called, and what its parts are called; many families only differ a little."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
+from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn.functional import normalize
-from transformers import CLIPModel, CLIPProcessor, CLIPVisionConfig, CLIPVisionModel
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import CLIPModel, CLIPProcessor, CLIPVisionModel, PreTrainedModel, ProcessorMixin
 
-from ..errors import InputError
 from ..utils.progress import without_bars_of_transformers
 from .encoder import DualEncoder
+from .processor import read_processor
 
 
 class CLIPEncoder(DualEncoder):
     """A `CLIPModel` (arXiv 2103.00020) with a vision transformer."""
 
     model_type = "clip"
-    tower: ClassVar[type[nn.Module]] = CLIPVisionModel
+    model_classes: ClassVar[tuple[type[PreTrainedModel], ...]] = (CLIPModel,)
+    processor_class: ClassVar[type[ProcessorMixin]] = CLIPProcessor
+    tower: ClassVar[type[nn.Module] | tuple[type[nn.Module], ...]] = CLIPVisionModel
     formats: ClassVar[tuple[str, ...]] = ("transformers", "open_clip")
 
     @classmethod
     def read(cls, folder: Path, name: str) -> tuple[Self, list[str]]:
-        processor = _read_processor(folder, name)
+        processor = read_processor(folder, cls.processor_class, name)
+        first: Any = cls.model_classes[0]
+        architectures = first.config_class.from_pretrained(folder).architectures or []
+        kind: Any = next((kind for kind in cls.model_classes if kind.__name__ in architectures), first)
         settings: dict[str, Any] = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True}
         with without_bars_of_transformers():
-            loaded: Any = CLIPModel.from_pretrained(folder, **settings)
-        model, loading = loaded
+            model, loading = kind.from_pretrained(folder, **settings)
         return cls(model, processor), sorted(loading["missing_keys"])
 
     @property
-    def _vision(self) -> CLIPVisionConfig:
-        return cast(CLIPVisionConfig, self.model.config.vision_config)
+    def _dual(self) -> Any:
+        """What has both towers and gives their features, with whatever adapter is in it."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     @property
     def image_size(self) -> int:
-        return int(self._vision.image_size)  # type: ignore[arg-type]
+        return int(self.model.config.vision_config.image_size)
 
     @property
     def layers(self) -> int:
-        return self._vision.num_hidden_layers
+        return int(self.model.config.vision_config.num_hidden_layers)
 
     @property
     def scale(self) -> Tensor:
-        return self.model.logit_scale.exp()
+        return self._dual.logit_scale.exp().squeeze()
 
-    def image_features(self, pixel_values: Tensor) -> Tensor:
-        return self.model.get_image_features(pixel_values=pixel_values).pooler_output
+    @property
+    def context(self) -> int:
+        return int(self.model.config.text_config.max_position_embeddings)
+
+    def image_outputs(self, pixel_values: Tensor, hidden_states: bool = False) -> Any:
+        return self._dual.get_image_features(**self.image_inputs(pixel_values), output_hidden_states=hidden_states)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        return self.model.get_text_features(**self.tokenize(texts)).pooler_output
-
-    def activations(self, pixels: Tensor) -> list[Tensor]:
-        features = self.model.get_image_features(pixel_values=self.pixel_values(pixels), output_hidden_states=True)
-        return list(features.hidden_states[1:])
-
-    def outputs(self, model: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        # Only `forward` passes through a wrapper, and CLIP's wants a text as well.
-        prompt = self.tokenize(["a"])
-        outputs = model(pixel_values=self.pixel_values(pixels), output_hidden_states=True, **prompt)
-        return normalize(outputs.image_embeds, dim=-1), list(outputs.vision_model_output.hidden_states[1:])
+        tokens = {name: values.to(self.device) for name, values in self.tokenize(texts).items()}
+        return self._dual.get_text_features(**tokens).pooler_output
 
     def linear_modules(self, layers: Sequence[int]) -> list[str]:
-        prefixes = tuple(f"vision_model.encoder.layers.{layer}." for layer in layers)
+        prefixes = tuple(f"{self._layers}.{layer}." for layer in layers)
         modules = self.model.named_modules()
         return [name for name, module in modules if isinstance(module, nn.Linear) and name.startswith(prefixes)]
 
+    @property
+    def _layers(self) -> str:
+        """The name of the list of the image tower's layers."""
+        return "vision_model.encoder.layers"
+
     def freeze_for_tuning(self) -> None:
-        self.model.logit_scale.requires_grad_(False)
-
-
-def _read_processor(folder: Path, name: str) -> CLIPProcessor:
-    files = ("processor_config.json", "preprocessor_config.json")
-    if not any((folder / file).is_file() for file in files):
-        raise InputError(f"`processor`: {name} holds neither {' nor '.join(files)}; save its CLIPProcessor there.")
-    if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
-        raise InputError(f"`processor`: {name} holds no tokenizer.json; save its CLIPProcessor there.")
-    try:
-        processor = CLIPProcessor.from_pretrained(folder, trust_remote_code=False)  # or it asks at the terminal
-        processor.image_processor = CLIPImageProcessorPil.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"`processor`: that of {name} cannot be used ({reason}).") from error
-    return processor
+        self._dual.logit_scale.requires_grad_(False)

@@ -17,9 +17,14 @@ from ..errors import InputError
 from ..utils.files import whole_folder
 from ..utils.hub_errors import hub_errors
 from .clip import CLIPEncoder
+from .clip_variants import AltCLIPEncoder, ChineseCLIPEncoder, MetaClip2Encoder
+from .clipseg import CLIPSegEncoder
 from .encoder import DualEncoder
 from .open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
 from .open_clip import ResNetEncoder, is_open_clip, read_open_clip, write_open_clip
+from .refusals import refuse_own_code
+from .siglip import Siglip2Encoder, SiglipEncoder
+from .vision_text import VisionTextEncoder
 
 
 logger = logging.getLogger(__name__)
@@ -33,9 +38,19 @@ WEIGHTS: dict[Format, tuple[str, ...]] = {
     "open_clip": OPEN_CLIP_WEIGHTS,
 }
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-NEEDED = ("*.json", "*.safetensors", "*.txt", "README.md")
+NEEDED = ("*.json", "*.safetensors", "*.txt", "*.model", "README.md")
 
-ENCODERS = (CLIPEncoder, ResNetEncoder)
+ENCODERS = (
+    CLIPEncoder,
+    ResNetEncoder,
+    SiglipEncoder,
+    Siglip2Encoder,
+    MetaClip2Encoder,
+    AltCLIPEncoder,
+    ChineseCLIPEncoder,
+    CLIPSegEncoder,
+    VisionTextEncoder,
+)
 """The families of models; a new one is a file beside this one, and a name here."""
 
 
@@ -159,6 +174,7 @@ def _family(folder: Path, name: str) -> type[DualEncoder]:
     """The family of the model in `folder`, by its config.json."""
     if not (folder / "config.json").is_file():
         raise InputError(f"`model`: {name} holds no config.json; pass a folder made by `save_pretrained`.")
+    refuse_own_code(folder / "config.json", DualEncoder.by_class(), name)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
