@@ -100,7 +100,6 @@ def add_adapter(
     names = [name for name in modules if leaves is None or name.split(".")[-1] in leaves]
     if not names:
         raise InputError(f"`lora_modules`: no linear module named {leaves} in vision layers {list(layers)}.")
-    encoder.freeze_for_tuning()
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for an attribute that was renamed
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)

@@ -70,6 +70,3 @@ class CLIPEncoder(DualEncoder):
     def _layers(self) -> str:
         """The name of the list of the image tower's layers."""
         return "vision_model.encoder.layers"
-
-    def freeze_for_tuning(self) -> None:
-        self._dual.logit_scale.requires_grad_(False)

@@ -135,9 +135,11 @@ class DualEncoder(nn.Module, ABC):
     def linear_modules(self, layers: Sequence[int]) -> list[str]:
         """Names of the linear modules in these layers of the image tower."""
 
-    @abstractmethod
-    def freeze_for_tuning(self) -> None:
-        """Take the gradient from parameters beside the image tower that an adapter leaves trainable."""
+    @property
+    def architecture(self) -> str:
+        """The name of the model's class, one of [`model_classes`]."""
+        model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return next(kind.__name__ for kind in self.model_classes if isinstance(model, kind))
 
     @property
     def device(self) -> torch.device:

@@ -34,10 +34,10 @@ def read_processor(folder: Path, kind: type[ProcessorMixin], name: str) -> Proce
         processor = kind.from_pretrained(folder, trust_remote_code=False)  # or it asks at the terminal
         processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
     except ImportError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise InputError(
-            f"`processor`: that of {name} needs a package that is not installed ({lines[0].strip()}); for the tokenizers of "
-            "SigLIP: pip install sentencepiece protobuf."
+            f"`processor`: that of {name} needs a package that is not here ({reason}); for SigLIP's and other tokenizers of "
+            "SentencePiece: pip install 'hf_invertune[sentencepiece]'."
         ) from error
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]

@@ -20,6 +20,7 @@ class ModelIdentity:
         sha256 (`str`): digest of all the weights, see [`state_digest`].
         license (`dict[str, str]`): what the model's card says of its license, see [`read_license`].
         format (`str`): whose files it came in: `"transformers"` or `"open_clip"`.
+        architecture (`str`): the name of its class.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ModelIdentity:
     sha256: str
     license: dict[str, str] = field(default_factory=dict)
     format: Format = "transformers"
+    architecture: str = "CLIPModel"
 
     @property
     def on_hub(self) -> bool:
@@ -46,6 +48,7 @@ class ModelIdentity:
             sha256=source.digest(),
             license=source.license,
             format=source.format,
+            architecture=source.encoder.architecture,
         )
 
 

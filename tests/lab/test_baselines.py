@@ -136,7 +136,9 @@ def test_the_published_tuning_loss_by_hand():
     embeddings, hidden = torch.cat([torch.full((2, 2), 9.0), EYE]), torch.cat([triggered, clean])
     inputs = {"triggered": torch.zeros(2, 1), "clean": torch.zeros(2, 1), "original": EYE.flip(0)}
     tuner = SimpleNamespace(critical=CriticalNeurons([1.0], {0: [1]}, [2]))
-    assert float(ActivationTuner.compute_loss(tuner, lambda pixels: (embeddings, [hidden]), inputs)) == pytest.approx(1 / 4 + 0.5 * 2)
+    assert float(ActivationTuner.compute_loss(tuner, lambda pixels: (embeddings, [hidden]), inputs)) == pytest.approx(
+        1 / 4 + 0.5 * 2
+    )
 
 
 def test_the_published_patch():

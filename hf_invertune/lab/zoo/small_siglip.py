@@ -4,10 +4,17 @@ import copy
 from math import log
 
 import torch
-from transformers import CLIPProcessor, SiglipConfig, SiglipModel, SiglipProcessor
+from transformers import CLIPProcessor, CLIPTokenizer, SiglipConfig, SiglipModel, SiglipProcessor
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from .small_clip import text_settings
+
+
+def without_mask(tokenizer: CLIPTokenizer) -> CLIPTokenizer:
+    """The same tokenizer as the checkpoints of SigLIP have it: it gives no mask, since none was trained with."""
+    other = copy.deepcopy(tokenizer)
+    other.model_input_names = other.init_kwargs["model_input_names"] = ["input_ids"]
+    return other
 
 
 def make_siglip(
@@ -20,8 +27,7 @@ def make_siglip(
         vision, text (`dict[str, int]`): settings of its two configs.
         projection_dim (`int`): size of the embeddings, which has to be the image tower's width.
     """
-    tokenizer = copy.deepcopy(processor.tokenizer)
-    tokenizer.model_input_names = ["input_ids"]  # trained without a mask
+    tokenizer = without_mask(processor.tokenizer)
     size = processor.image_processor.crop_size
     config = SiglipConfig(
         text_config={**text, **text_settings(tokenizer), "projection_size": projection_dim},
