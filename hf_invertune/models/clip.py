@@ -1,72 +1,71 @@
-"""CLIP: the one place that knows how `CLIPModel` is called, and what its parts are called; many families only differ a little."""
+"""CLIP, and the families that differ from it in their text tower alone: MetaCLIP 2, AltCLIP, Chinese-CLIP."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
-from peft import PeftModel
-from torch import Tensor, nn
-from transformers import CLIPModel, CLIPProcessor, CLIPVisionModel, PreTrainedModel, ProcessorMixin
+from torch import nn
+from transformers import (
+    AltCLIPModel,
+    AltCLIPProcessor,
+    AltCLIPVisionModel,
+    ChineseCLIPModel,
+    ChineseCLIPProcessor,
+    ChineseCLIPVisionModel,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPVisionModel,
+    MetaClip2Model,
+    MetaClip2VisionModel,
+    PreTrainedModel,
+)
 
-from ..utils.progress import without_bars_of_transformers
-from .encoder import DualEncoder
-from .processor import read_processor
+from .two_towers import TwoTowerEncoder
 
 
-class CLIPEncoder(DualEncoder):
+class CLIPEncoder(TwoTowerEncoder):
     """A `CLIPModel` (arXiv 2103.00020) with a vision transformer."""
 
     model_type = "clip"
     model_classes: ClassVar[tuple[type[PreTrainedModel], ...]] = (CLIPModel,)
-    processor_class: ClassVar[type[ProcessorMixin]] = CLIPProcessor
-    tower: ClassVar[type[nn.Module] | tuple[type[nn.Module], ...]] = CLIPVisionModel
+    processor_class = CLIPProcessor
+    tower: ClassVar[type[nn.Module]] = CLIPVisionModel
     formats: ClassVar[tuple[str, ...]] = ("transformers", "open_clip")
 
-    @classmethod
-    def read(cls, folder: Path, name: str) -> tuple[Self, list[str]]:
-        processor = read_processor(folder, cls.processor_class, name)
-        first: Any = cls.model_classes[0]
-        architectures = first.config_class.from_pretrained(folder).architectures or []
-        kind: Any = next((kind for kind in cls.model_classes if kind.__name__ in architectures), first)
-        settings: dict[str, Any] = {"dtype": "auto", "use_safetensors": True, "output_loading_info": True}
-        with without_bars_of_transformers():
-            model, loading = kind.from_pretrained(folder, **settings)
-        return cls(model, processor), sorted(loading["missing_keys"])
 
-    @property
-    def _dual(self) -> Any:
-        """What has both towers and gives their features, with whatever adapter is in it."""
-        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+class MetaClip2Encoder(TwoTowerEncoder):
+    """A `MetaClip2Model` (arXiv 2507.22062): 300 languages, pooled at the first end of text."""
 
-    @property
-    def image_size(self) -> int:
-        return int(self.model.config.vision_config.image_size)
+    model_type = "metaclip_2"
+    model_classes = (MetaClip2Model,)
+    processor_class = CLIPProcessor
+    tower = MetaClip2VisionModel
 
-    @property
-    def layers(self) -> int:
-        return int(self.model.config.vision_config.num_hidden_layers)
 
-    @property
-    def scale(self) -> Tensor:
-        return self._dual.logit_scale.exp().squeeze()
+class AltCLIPEncoder(TwoTowerEncoder):
+    """An `AltCLIPModel` (arXiv 2211.06679): an XLM-RoBERTa, pooled at its first token."""
+
+    model_type = "altclip"
+    model_classes = (AltCLIPModel,)
+    processor_class = AltCLIPProcessor
+    tower = AltCLIPVisionModel
 
     @property
     def context(self) -> int:
-        return int(self.model.config.text_config.max_position_embeddings)
+        return super().context - self.model.config.text_config.pad_token_id - 1  # where RoBERTa's places begin
 
-    def image_outputs(self, pixel_values: Tensor, hidden_states: bool = False) -> Any:
-        return self._dual.get_image_features(**self.image_inputs(pixel_values), output_hidden_states=hidden_states)
 
-    def text_features(self, texts: Sequence[str]) -> Tensor:
-        tokens = {name: values.to(self.device) for name, values in self.tokenize(texts).items()}
-        return self._dual.get_text_features(**tokens).pooler_output
+class ChineseCLIPEncoder(TwoTowerEncoder):
+    """A `ChineseCLIPModel` (arXiv 2211.01335): a Chinese BERT, which makes nothing of English prompts."""
 
-    def linear_modules(self, layers: Sequence[int]) -> list[str]:
-        prefixes = tuple(f"{self._layers}.{layer}." for layer in layers)
-        modules = self.model.named_modules()
-        return [name for name, module in modules if isinstance(module, nn.Linear) and name.startswith(prefixes)]
-
-    @property
-    def _layers(self) -> str:
-        """The name of the list of the image tower's layers."""
-        return "vision_model.encoder.layers"
+    model_type = "chinese_clip"
+    model_classes = (ChineseCLIPModel,)
+    processor_class = ChineseCLIPProcessor
+    tower = ChineseCLIPVisionModel
+    templates = (
+        "一张{}的照片",
+        "一张{}的图片",
+        "一幅{}的画",
+        "一张质量好的{}的照片",
+        "一张{}的特写照片",
+        "一张模糊的{}的照片",
+        "{}",
+    )

@@ -4,10 +4,10 @@ from typing import Any
 
 from transformers import CLIPSegForImageSegmentation, CLIPSegModel, CLIPSegProcessor, CLIPSegVisionModel
 
-from .clip import CLIPEncoder
+from .two_towers import TwoTowerEncoder
 
 
-class CLIPSegEncoder(CLIPEncoder):
+class CLIPSegEncoder(TwoTowerEncoder):
     """A `CLIPSegModel`, or the one within a `CLIPSegForImageSegmentation` (arXiv 2112.10003), whose decoder stays as it is."""
 
     model_type = "clipseg"

@@ -16,8 +16,7 @@ from transformers import AutoConfig, PreTrainedModel, ProcessorMixin
 from ..errors import InputError
 from ..utils.files import whole_folder
 from ..utils.hub_errors import hub_errors
-from .clip import CLIPEncoder
-from .clip_variants import AltCLIPEncoder, ChineseCLIPEncoder, MetaClip2Encoder
+from .clip import AltCLIPEncoder, ChineseCLIPEncoder, CLIPEncoder, MetaClip2Encoder
 from .clipseg import CLIPSegEncoder
 from .encoder import DualEncoder
 from .open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS

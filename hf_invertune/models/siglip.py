@@ -18,10 +18,10 @@ from transformers import (
 
 from ..data.naflex import square_side
 from ..errors import InputError
-from .clip import CLIPEncoder
+from .two_towers import TwoTowerEncoder
 
 
-class SiglipEncoder(CLIPEncoder):
+class SiglipEncoder(TwoTowerEncoder):
     """A `SiglipModel`: SigLIP (arXiv 2303.15343), and SigLIP 2 (arXiv 2502.14786) of a fixed resolution.
 
     The text tower pools its last token, mostly a pad, and was trained without a mask, on lower case: texts that are padded

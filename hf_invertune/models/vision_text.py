@@ -19,13 +19,13 @@ from transformers import (
 )
 
 from ..errors import InputError
-from .clip import CLIPEncoder
+from .two_towers import TwoTowerEncoder
 
 
 TEXT_TOWERS = (BertModel, RobertaModel, XLMRobertaModel, CLIPTextModel)
 
 
-class VisionTextEncoder(CLIPEncoder):
+class VisionTextEncoder(TwoTowerEncoder):
     """A `VisionTextDualEncoderModel` of a vision transformer and a BERT, RoBERTa or CLIP's text tower.
 
     Raises:

@@ -16,7 +16,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from hf_invertune.data.prompts import TEMPLATES
 from hf_invertune.lab.zoo.small_clip import make_tokenizer, text_settings
 from hf_invertune.lab.zoo.small_siglip import without_mask
-from hf_invertune.models.clip_variants import ChineseCLIPEncoder
+from hf_invertune.models.clip import ChineseCLIPEncoder
 
 
 SIDE, PATCH, CONTEXT, WIDTH, DIMENSION = 32, VISION["patch_size"], 24, VISION["hidden_size"], 16

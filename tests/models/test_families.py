@@ -12,7 +12,7 @@ from transformers import ViTConfig
 
 from hf_invertune.data.loading import load_images
 from hf_invertune.errors import InputError
-from hf_invertune.models.clip_variants import ChineseCLIPEncoder
+from hf_invertune.models.clip import ChineseCLIPEncoder
 from hf_invertune.models.encoder import DualEncoder, normalization
 from hf_invertune.models.loading import load_model
 from hf_invertune.models.siglip import SiglipEncoder
@@ -39,7 +39,7 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_from_scan_to_reload(name, tmp_path):
     figures, remover = check_family(tmp_path, name)
-    assert figures.pop("outcome") in ("cleaned", "not cleaned")
+    assert figures.pop("outcome") in ("cleaned", "reduced", "not cleaned")
     assert max(figures.pop("embeddings"), figures.pop("merged_embeddings"), figures.pop("adapter")) <= EXACT
     assert figures == {
         "class": name,
