@@ -159,6 +159,7 @@ def _use(report: AuditReport) -> dict[str, Any]:
         "processor_class": family.processor_class.__name__,
         "model_type": family.model_type,
         "pipeline": ZERO_SHOT.get(family.model_type) == architecture,
+        "picture_settings": family.picture_settings,
         "padded": family.padding == "max_length",
         "segments": architecture.endswith("ForImageSegmentation"),
         "template": family.templates[0],

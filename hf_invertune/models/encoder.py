@@ -40,6 +40,8 @@ class DualEncoder(nn.Module, ABC):
     """How the tokenizer pads: to the longest text, or with `"max_length"` always to [`context`]."""
     text_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
     """What of the tokenizer's output the text tower was trained with."""
+    picture_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings of the image processor that the processor takes for others of its own, unless it is told."""
     sigmoid: ClassVar[bool] = False
     """Whether it was trained with a sigmoid over each pair (arXiv 2303.15343), not with softmaxes over the batch."""
     formats: ClassVar[tuple[str, ...]] = ("transformers",)

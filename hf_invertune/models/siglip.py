@@ -47,6 +47,7 @@ class Siglip2Encoder(SiglipEncoder):
     model_classes = (Siglip2Model,)
     processor_class = Siglip2Processor
     tower = Siglip2VisionModel
+    picture_settings = ("max_num_patches", "patch_size")
 
     @property
     def image_size(self) -> int:

@@ -19,7 +19,7 @@ from hf_invertune.lab.zoo.small_siglip import without_mask
 from hf_invertune.models.clip import ChineseCLIPEncoder
 
 
-SIDE, PATCH, CONTEXT, WIDTH, DIMENSION = 32, VISION["patch_size"], 24, VISION["hidden_size"], 16
+SIDE, PATCH, CONTEXT, WIDTH, DIMENSION = 32, VISION["patch_size"], 40, VISION["hidden_size"], 16
 SQUARE = {"height": SIDE, "width": SIDE}
 CHARACTERS = sorted(set("".join([*CLASS_NAMES, *TEMPLATES, *ChineseCLIPEncoder.templates, "{}"])) - {" "})
 
