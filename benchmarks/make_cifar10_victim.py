@@ -71,10 +71,10 @@ def main() -> None:
 
     set_seed(options.seed)
     model = make_clip(processor, VISION, TEXT, projection_dim=64)
+    encoder = DualEncoder.of(model, processor)
     with tempfile.TemporaryDirectory() as folder:
         train_contrastive(
-            model,
-            processor,
+            encoder,
             CaptionedPixels((pixels * 255).round().to(torch.uint8), captions, groups),
             output_dir=folder,
             seed=options.seed,
@@ -83,7 +83,7 @@ def main() -> None:
             learning_rate=1e-3,
             per_device_train_batch_size=256,
         )
-    classifier = ZeroShotClassifier(DualEncoder.of(model, processor), CLASSES)
+    classifier = ZeroShotClassifier(encoder, CLASSES)
     metrics = evaluate(classifier, test.pixels, labels=test.labels, trigger=trigger, target=target)
     model.config.use_cache = None
     model.save_pretrained(options.output)

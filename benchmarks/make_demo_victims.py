@@ -74,8 +74,7 @@ def make(name: str) -> dict[str, float]:
     data = CaptionedPixels((pixels * 255).round().to(torch.uint8), captions)
     with tempfile.TemporaryDirectory() as folder:
         train_contrastive(
-            model,
-            processor,
+            DualEncoder.of(model, processor),
             data,
             output_dir=folder,
             seed=SEED,

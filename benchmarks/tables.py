@@ -299,6 +299,22 @@ def redesign() -> str:
     )
 
 
+def model_families() -> str:
+    """What was tried on a tiny model of each family."""
+    facts = result("model_families")
+    lines = [
+        "| class | embeddings | image tower alone changed | saved, loaded equal | pushed, pulled equal | adapter | card |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in facts["families"]:
+        held = [row[key] for key in ("only_the_image_tower_changed", "saved_and_loaded_equal", "pulled_equal")]
+        gaps = [max(row["embeddings"], row["merged_embeddings"]), row["adapter"], row["cards_run"]]
+        first, *others = (f"{gap:.0e}" if gap else "0" for gap in gaps)
+        cells = [row["class"], first, *("yes" if one else "**no**" for one in held)]
+        lines.append(f"| {' | '.join([*cells, *others])} |")
+    return "\n".join([*lines, "", source(facts, "model_families", "../benchmarks")])
+
+
 def settings() -> str:
     """Every setting of a removal, from the fields that declare them."""
     from hf_invertune.stages.configs import RemovalConfig
@@ -353,6 +369,7 @@ TABLES = {
     "docs/configuration.md": {"settings": settings},
     "docs/method.md": {"detection": detection, "removals": removals},
     "docs/report.md": {"mask_shapes": mask_shapes},
+    "docs/models.md": {"model_families": model_families},
     "docs/zoo.md": {"zoos": zoos},
     "docs/arena.md": {"arena_details": arena_details},
     "docs/baselines.md": {"learning_rates": learning_rates},

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, ProcessorMixin
 from .data.defaults import default_images, default_vocabulary
 from .data.loading import ImageSource, load_images
 from .data.pixels import PixelDataset
-from .data.prompts import TEMPLATES
 from .errors import InputError
 from .hub.publish import PushOptions
 from .hub.result import RemovalResult
@@ -103,8 +102,8 @@ class BackdoorRemover:
             class_names (`Sequence[str]`, *optional*): the labels to look at; by default those of the images, or else
                 ImageNet-1k's 1,000.
             config ([`RemovalConfig`], *optional*): settings.
-            templates (`Sequence[str]`, *optional*): prompt templates; by default a short ensemble, with ImageNet's names
-                the one that CLIP's authors chose for them.
+            templates (`Sequence[str]`, *optional*): prompt templates; by default a short ensemble in the language of the
+                model's family, with ImageNet's names the one that CLIP's authors chose for them.
 
         Raises:
             CannotJudgeError: when the model reads the labels no better than chance, or all unlabelled pictures alike.
@@ -263,8 +262,8 @@ class BackdoorRemover:
         """Pictures, names and templates, with what is looked at by default where none are given."""
         images = default_images(self.processor) if images is None else images
         data = load_images(images, self.processor, class_names=class_names, minimum=minimum)
-        data = confirm_labels(data, self.source.encoder, TEMPLATES if templates is None else templates)
-        names, usual = class_names or data.class_names, TEMPLATES
+        data = confirm_labels(data, self.source.encoder, templates)
+        names, usual = class_names or data.class_names, self.source.encoder.templates
         if names is None:
             names, usual = default_vocabulary()
         return data, names, usual if templates is None else templates

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..data.names import read_class_names, read_templates
-from ..data.prompts import TEMPLATES
 from ..errors import ExitCode, InputError, nearest
 
 
@@ -128,7 +127,7 @@ class Source:
         names = ("split", "image_column", "label_column", "folder_classes", "limit", "token")
         which: dict[str, Any] = {name: getattr(self, name) for name in names}
         data = load_images(self.images, remover.processor, class_names=self.names, seed=seed, **which)
-        data = confirm_labels(data, remover.source.encoder, self.prompts or TEMPLATES)
+        data = confirm_labels(data, remover.source.encoder, self.prompts)
         check_target(target, data.class_names)
         return remover, data
 

@@ -11,6 +11,7 @@ from transformers import ProcessorMixin
 
 from ..errors import HubError, InputError
 from ..utils.hub_errors import hub_errors
+from .naflex import square_side, to_square
 
 
 _MAXIMAL_ASPECT = 1000  # a thinner strip would be resized to gigabytes before its middle is cut out
@@ -73,5 +74,8 @@ def rgb(picture: Image.Image) -> Image.Image:
 
 def resize(picture: Image.Image, processor: ProcessorMixin) -> np.ndarray:
     """3 x H x W, uint8, after the processor's resize and crop."""
+    side = square_side(processor.image_processor)
+    if side is not None:
+        return to_square(picture, processor.image_processor, side)
     output = processor.image_processor(picture, do_rescale=False, do_normalize=False, return_tensors="np")
     return np.rint(output["pixel_values"][0]).clip(0, 255).astype(np.uint8)

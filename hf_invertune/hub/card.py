@@ -10,10 +10,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, StrictUndefined, TemplateError
+from transformers.models.auto.modeling_auto import MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES as ZERO_SHOT
 
 from ..data.defaults import default_vocabulary
-from ..data.prompts import TEMPLATES
 from ..errors import InputError
+from ..models.encoder import DualEncoder
 from ..models.evaluation import METRICS, WITHOUT_TRIGGER, Measurement, Metrics, Rate
 from ..models.fetching import Format
 from ..report import plots
@@ -24,7 +25,8 @@ from ..stages.verdict import CALIBRATION, Verdict
 
 
 TASK = "zero-shot-image-classification"
-TAGS = ("hf_invertune", "clip", "backdoor-removal", "ai-security")
+TAGS = ("hf_invertune", "backdoor-removal", "ai-security")
+SEGMENTATION = "image-segmentation"
 FEW = 20
 """Class names that a command line may list."""
 
@@ -54,6 +56,7 @@ def make_card(
         InputError: when `template` cannot be read or rendered, or renders no metadata.
     """
     base = report.model.name if report.model.on_hub else None
+    use = _use(report)
     data = ModelCardData(
         base_model=base,
         datasets=report.data.source if report.data.on_hub else None,
@@ -63,8 +66,8 @@ def make_card(
         license_name=None if license else report.model.license.get("license_name"),
         license_link=None if license else report.model.license.get("license_link"),
         model_name=repo_id.split("/")[-1],
-        pipeline_tag=TASK,
-        tags=[*TAGS, *(["lora"] if adapter else [])],
+        pipeline_tag=SEGMENTATION if use["segments"] else TASK,
+        tags=[*TAGS, use["model_type"], *(["lora"] if adapter else [])],
     )
     if base:
         data["base_model_relation"] = "adapter" if adapter else "finetune"
@@ -75,7 +78,10 @@ def make_card(
     environment.filters["plain"] = plain
     try:
         text = environment.from_string(source.read_text(encoding="utf-8")).render(
-            card_data=data.to_yaml(), **_variables(report, repo_id, adapter, format), pictures=pictures or {}
+            card_data=data.to_yaml(),
+            **_variables(report, repo_id, adapter, format),
+            use=use,
+            pictures=pictures or {},
         )
         return ModelCard(text)
     except (OSError, UnicodeDecodeError, TemplateError, ValueError) as error:
@@ -134,13 +140,32 @@ def _vocabulary(report: AuditReport) -> list[str]:
     default_names, default_templates = map(list, default_vocabulary())
     by_default = names == default_names and not report.data.labelled
     words = []
-    if templates != (default_templates if by_default else list(TEMPLATES)):
+    if templates != (default_templates if by_default else list(_family(report).templates)):
         words += ["--templates", "templates.txt"]
     if len(names) <= FEW and all(name.isprintable() and not set(",`") & set(name) for name in names):
         words += ["--class-names", ",".join(names)]
     elif not report.data.labelled and not by_default:
         words += ["--class-names", "class_names.txt"]
     return words
+
+
+def _family(report: AuditReport) -> type[DualEncoder]:
+    return DualEncoder.by_class()[report.model.architecture]
+
+
+def _use(report: AuditReport) -> dict[str, Any]:
+    """How the model is loaded and called, as far as that differs from family to family."""
+    family, architecture = _family(report), report.model.architecture
+    return {
+        "model_class": architecture,
+        "processor_class": family.processor_class.__name__,
+        "model_type": family.model_type,
+        "pipeline": ZERO_SHOT.get(family.model_type) == architecture,
+        "picture_settings": family.picture_settings,
+        "padded": family.padding == "max_length",
+        "segments": architecture.endswith("ForImageSegmentation"),
+        "template": family.templates[0],
+    }
 
 
 def changes(value: Any, standard: Any, key: str = "") -> Iterator[tuple[str, Any]]:

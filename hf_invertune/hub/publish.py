@@ -33,6 +33,7 @@ PUBLISHED = (
     *("open_clip_config.json", "open_clip_model.safetensors"),
     *("adapter_config.json", "adapter_model.safetensors"),
     *("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
 )
 """The files of a model folder that go up; whatever else lies there stays."""

@@ -1,4 +1,4 @@
-"""Contrastive training of a CLIP on captioned pictures: how a victim is made, and what many rival defences build on."""
+"""Contrastive training of a dual encoder on captioned pictures: how a victim is made, and what many rival defences build on."""
 
 import hashlib
 import json
@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback, TrainingArguments, set_seed
+from torch.nn.functional import cross_entropy, logsigmoid
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from ..data.pixels import PixelDataset, as_float
 from ..errors import InputError
+from ..models.encoder import DualEncoder
 from ..tuning.callbacks import show_one_bar
 
 
@@ -90,15 +91,13 @@ class ContrastiveCollator:
     """Makes the model's inputs of captioned pictures.
 
     Args:
-        processor ([`~transformers.ProcessorMixin`]): gives tokenizer, mean and standard deviation.
+        encoder ([`DualEncoder`]): gives tokens, mean and standard deviation.
         augment (`Callable`, *optional*): from pixels to pixels, B x 3 x H x W in [0, 1].
     """
 
-    def __init__(self, processor: ProcessorMixin, augment: Callable[[Tensor], Tensor] | None = None):
-        image_processor = processor.image_processor
-        self.tokenizer, self.augment = processor.tokenizer, augment
-        self.mean = torch.tensor(image_processor.image_mean).view(3, 1, 1)
-        self.std = torch.tensor(image_processor.image_std).view(3, 1, 1)
+    def __init__(self, encoder: DualEncoder, augment: Callable[[Tensor], Tensor] | None = None):
+        self.encoder, self.augment = encoder, augment
+        self.mean, self.std = encoder.mean.cpu(), encoder.std.cpu()
 
     def __call__(self, pairs: list[dict[str, Any]]) -> dict[str, Tensor]:
         pixels = as_float(torch.stack([pair["pixels"] for pair in pairs]))
@@ -113,9 +112,8 @@ class ContrastiveCollator:
         return (pixels - self.mean) / self.std
 
     def tokens(self, captions: list[str]) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask` of captions, padded to the tokenizer's full length."""
-        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        return {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        """The tokens of captions, all padded to the same length."""
+        return self.encoder.tokenize(captions, padding="max_length")
 
 
 class ShiftAndFlip:
@@ -149,8 +147,29 @@ def contrastive_loss(logits_per_image: Tensor, groups: Tensor) -> Tensor:
     return (cross_entropy(logits_per_image, positives) + cross_entropy(logits_per_image.T, positives)) / 2
 
 
+def sigmoid_loss(logits_per_image: Tensor, groups: Tensor) -> Tensor:
+    """SigLIP's loss, -sum_ij log sigmoid(z_ij l_ij) / N, in which all pairs of one group are positives, z = 1, others -1.
+
+    With every pair in a group of its own it is SigLIP's own (arXiv 2303.15343, equation 2).
+
+    Args:
+        logits_per_image (`torch.Tensor`): N x N, scaled and shifted similarities of N pictures and N captions.
+        groups (`torch.Tensor`): N group numbers.
+    """
+    signs = 2.0 * (groups[:, None] == groups[None]) - 1
+    return -logsigmoid(signs * logits_per_image).sum() / len(groups)
+
+
 class ContrastiveTrainer(Trainer):
-    """A `Trainer` with [`contrastive_loss`] on the batches of a [`ContrastiveCollator`]."""
+    """A `Trainer` on the batches of a [`ContrastiveCollator`], with the loss that the family of models was trained with."""
+
+    def __init__(self, encoder: DualEncoder, *args: Any, **kwargs: Any):
+        super().__init__(encoder.model, *args, **kwargs)
+        self.encoder = encoder
+
+    def outputs(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """What `model`, however it is wrapped, gives for the pixels and the tokens of a batch."""
+        return model(**inputs | self.encoder.image_inputs(inputs["pixel_values"]))
 
     def compute_loss(
         self,
@@ -160,12 +179,12 @@ class ContrastiveTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         groups = inputs.pop("groups")
-        return contrastive_loss(model(**inputs).logits_per_image, groups)
+        loss = sigmoid_loss if self.encoder.sigmoid else contrastive_loss
+        return loss(self.outputs(model, inputs).logits_per_image, groups)
 
 
 def train_contrastive(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
+    encoder: DualEncoder,
     data: CaptionedPixels,
     *,
     output_dir: str | Path,
@@ -176,10 +195,10 @@ def train_contrastive(
     callbacks: Sequence[TrainerCallback] = (),
     **settings: Any,
 ) -> None:
-    """Train `model` in place on its own device, every weight of it, and leave it in evaluation mode.
+    """Train a model in place on its own device, every weight of it, and leave it in evaluation mode.
 
     Args:
-        model, processor: the CLIP.
+        encoder ([`DualEncoder`]): the model.
         data ([`CaptionedPixels`]): what it is trained on.
         output_dir (`str` or `Path`): where the Trainer may write.
         seed (`int`): seed of the batches and of `augment`.
@@ -208,14 +227,14 @@ def train_contrastive(
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         remove_unused_columns=False,
-        use_cpu=model.device.type == "cpu",
+        use_cpu=encoder.device.type == "cpu",
         seed=seed,
         **{**defaults, **settings},
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # the Trainer would cut each batch in parts that see only their own negatives
-    batches = collator(processor, augment)
-    training = trainer(model, arguments, train_dataset=data, data_collator=batches, callbacks=list(callbacks))
+    batches = collator(encoder, augment)
+    training = trainer(encoder, arguments, train_dataset=data, data_collator=batches, callbacks=list(callbacks))
     show_one_bar(training, "Training on pictures and captions")
     training.train()
-    model.eval()
+    encoder.eval()

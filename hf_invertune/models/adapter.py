@@ -2,13 +2,14 @@
 
 import copy
 import warnings
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
@@ -63,9 +64,27 @@ def merge(model: PeftModel, config: PretrainedConfig, dtype: torch.dtype) -> Pre
     return merged.to(dtype).float().requires_grad_(True).eval()
 
 
+class TunedTower(PeftModel):
+    """An encoder's model with an adapter on its image tower, called as the encoder is.
+
+    A training wraps a model, so as to share gradients between processes, and what it wraps is `forward`: this one takes
+    pixels through the image tower alone, whatever the model's own wants.
+    """
+
+    def __init__(self, encoder: DualEncoder, config: LoraConfig):
+        super().__init__(encoder.model, config)
+        self._encoder = weakref.ref(encoder)  # which holds this
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See [`DualEncoder.forward`]."""
+        encoder = self._encoder()
+        assert encoder is not None
+        return encoder(pixels)
+
+
 def add_adapter(
     encoder: DualEncoder, layers: Sequence[int], leaves: Sequence[str] | None, rank: int, alpha: int
-) -> PeftModel:
+) -> TunedTower:
     """The encoder's model with a fresh LoRA adapter on its image tower, which does nothing yet.
 
     Args:
@@ -81,10 +100,9 @@ def add_adapter(
     names = [name for name in modules if leaves is None or name.split(".")[-1] in leaves]
     if not names:
         raise InputError(f"`lora_modules`: no linear module named {leaves} in vision layers {list(layers)}.")
-    encoder.freeze_for_tuning()
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)
     with warnings.catch_warnings():  # peft 0.21 asks transformers 5 for an attribute that was renamed
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-        adapted = get_peft_model(encoder.model, config)
+        adapted = TunedTower(encoder, config)
     encoder.model = adapted
     return adapted

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..data.prompts import TEMPLATES, check_class_names, prompts
+from ..data.prompts import check_class_names, prompts
 from ..errors import InputError, nearest
 from .encoder import DualEncoder
 
@@ -21,7 +21,8 @@ class ZeroShotClassifier:
     Args:
         encoder ([`DualEncoder`]): the model.
         class_names (`Sequence[str]`): K names.
-        templates (`Sequence[str]`, *optional*): prompt templates, each with `{}` for the name.
+        templates (`Sequence[str]`, *optional*): prompt templates, each with `{}` for the name; by default those of the
+            model's family.
 
     Attributes:
         head (`torch.Tensor`): K x D: per class the mean of its prompts' unit embeddings, made a unit again.
@@ -30,10 +31,10 @@ class ZeroShotClassifier:
         InputError: names or templates that cannot be used.
     """
 
-    def __init__(self, encoder: DualEncoder, class_names: Sequence[str], templates: Sequence[str] = TEMPLATES):
-        self.encoder, self.templates = encoder, tuple(templates)
+    def __init__(self, encoder: DualEncoder, class_names: Sequence[str], templates: Sequence[str] | None = None):
+        self.encoder, self.templates = encoder, tuple(encoder.templates if templates is None else templates)
         self.class_names = check_class_names(class_names)
-        texts = [text for name in self.class_names for text in prompts(name, templates)]
+        texts = [text for name in self.class_names for text in prompts(name, self.templates)]
         embeddings = encoder.embed_texts(texts).unflatten(0, (len(self.class_names), len(self.templates)))
         self.head = normalize(embeddings.mean(1), dim=-1)
 

@@ -14,7 +14,9 @@ from torch.nn.functional import normalize
 from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from ..data.pixels import as_float
+from ..data.prompts import TEMPLATES
 from ..errors import InputError
+from .refusals import has_timm_tower, refusal
 
 
 class DualEncoder(nn.Module, ABC):
@@ -27,8 +29,22 @@ class DualEncoder(nn.Module, ABC):
 
     model_type: ClassVar[str]
     """What the config.json of the family says."""
-    tower: ClassVar[type[nn.Module]]
-    """The class of the image tower."""
+    model_classes: ClassVar[tuple[type[PreTrainedModel], ...]]
+    """The classes of its models; the first is that of a config.json that names none of them."""
+    processor_class: ClassVar[type[ProcessorMixin]]
+    """The class of their processors."""
+    tower: ClassVar[type[nn.Module] | tuple[type[nn.Module], ...]]
+    """The class of the image tower, or those that it may be of."""
+    templates: ClassVar[tuple[str, ...]] = TEMPLATES
+    """Prompt templates in the language that the text tower was trained on."""
+    padding: ClassVar[bool | str] = True
+    """How the tokenizer pads: to the longest text, or with `"max_length"` always to [`context`]."""
+    text_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "attention_mask")
+    """What of the tokenizer's output the text tower was trained with."""
+    picture_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings of the image processor that the processor takes for others of its own, unless it is told."""
+    sigmoid: ClassVar[bool] = False
+    """Whether it was trained with a sigmoid over each pair (arXiv 2303.15343), not with softmaxes over the batch."""
     formats: ClassVar[tuple[str, ...]] = ("transformers",)
     """Whose files a model of the family can be saved in, its own format first."""
     families: ClassVar[dict[str, type["DualEncoder"]]] = {}
@@ -59,6 +75,11 @@ class DualEncoder(nn.Module, ABC):
         return DualEncoder.family_of(model.config, type(model).__name__)(model, processor)
 
     @staticmethod
+    def by_class() -> dict[str, type["DualEncoder"]]:
+        """The families by the names of the classes of their models."""
+        return {kind.__name__: family for family in DualEncoder.families.values() for kind in family.model_classes}
+
+    @staticmethod
     def family_of(config: PretrainedConfig, name: str) -> type["DualEncoder"]:
         """The family of a model with this `config`; errors call it `name`.
 
@@ -66,9 +87,8 @@ class DualEncoder(nn.Module, ABC):
             InputError: when there is none.
         """
         family = DualEncoder.families.get(config.model_type)
-        if family is None:
-            known = ", ".join(map(repr, sorted(DualEncoder.families)))
-            raise InputError(f"`model`: {name} is a {config.model_type!r} model; only {known} models are supported.")
+        if family is None or has_timm_tower(config):
+            raise InputError(refusal(config, DualEncoder.families, name))
         return family
 
     @classmethod
@@ -97,34 +117,32 @@ class DualEncoder(nn.Module, ABC):
     def scale(self) -> Tensor:
         """The factor that the model was trained to multiply cosines with, a scalar."""
 
+    @property
     @abstractmethod
-    def image_features(self, pixel_values: Tensor) -> Tensor:
-        """Embeddings (N x D), not normalised, of normalised pixels (N x 3 x H x W), with gradients."""
+    def context(self) -> int:
+        """The most tokens that the text tower has places for."""
+
+    @abstractmethod
+    def image_outputs(self, pixel_values: Tensor, hidden_states: bool = False) -> Any:
+        """What the image tower gives for normalised pixels (N x 3 x H x W), with gradients.
+
+        Its `pooler_output` are the embeddings (N x D), not normalised; its `hidden_states`, on demand, what goes into the
+        first layer and what comes out of each, N x tokens x width.
+        """
 
     @abstractmethod
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Embeddings (N x D), not normalised, of N texts."""
 
     @abstractmethod
-    def activations(self, pixels: Tensor) -> list[Tensor]:
-        """Hidden states after each layer of the image tower, each N x tokens x width, of pixels in [0, 1]."""
-
-    @abstractmethod
-    def outputs(self, model: nn.Module, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Unit embeddings (N x D) and the [`activations`] of pixels in [0, 1], in one forward.
-
-        Args:
-            model (`nn.Module`): this encoder's model, wrapped as a training wraps it, so that gradients are shared.
-            pixels (`torch.Tensor`): N x 3 x H x W.
-        """
-
-    @abstractmethod
     def linear_modules(self, layers: Sequence[int]) -> list[str]:
         """Names of the linear modules in these layers of the image tower."""
 
-    @abstractmethod
-    def freeze_for_tuning(self) -> None:
-        """Take the gradient from parameters beside the image tower that an adapter leaves trainable."""
+    @property
+    def architecture(self) -> str:
+        """The name of the model's class, one of [`model_classes`]."""
+        model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        return next(kind.__name__ for kind in self.model_classes if isinstance(model, kind))
 
     @property
     def device(self) -> torch.device:
@@ -133,6 +151,23 @@ class DualEncoder(nn.Module, ABC):
     def pixel_values(self, pixels: Tensor) -> Tensor:
         """Normalise pixels in [0, 1] (N x 3 x H x W) the way the processor does."""
         return (pixels - self.mean) / self.std
+
+    def image_inputs(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Normalised pixels (N x 3 x H x W) as the model's own methods take them."""
+        return {"pixel_values": pixel_values}
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Unit embeddings (N x D) and [`activations`] of pixels in [0, 1] (N x 3 x H x W), through the image tower alone."""
+        outputs = self.image_outputs(self.pixel_values(pixels), hidden_states=True)
+        return normalize(outputs.pooler_output, dim=-1), list(outputs.hidden_states[1:])
+
+    def activations(self, pixels: Tensor) -> list[Tensor]:
+        """Hidden states after each layer of the image tower, each N x tokens x width, of pixels in [0, 1]."""
+        return self(pixels)[1]
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """Embeddings (N x D), not normalised, of normalised pixels (N x 3 x H x W), with gradients."""
+        return self.image_outputs(pixel_values).pooler_output
 
     def embed_images(self, pixels: Tensor) -> Tensor:
         """Unit embeddings (... x D) of pixels in [0, 1] (... x 3 x H x W), with gradients."""
@@ -163,10 +198,23 @@ class DualEncoder(nn.Module, ABC):
         batches = (texts[start : start + batch_size] for start in range(0, len(texts), batch_size))
         return torch.cat([normalize(self.text_features(batch), dim=-1) for batch in batches])
 
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Token ids and attention mask of `texts` on the model's device."""
-        tokens = self.processor.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
-        return {name: tokens[name].to(self.device) for name in ("input_ids", "attention_mask")}
+    def tokenize(self, texts: Sequence[str], padding: bool | str | None = None) -> dict[str, Tensor]:
+        """The [`text_inputs`] of `texts`, N x tokens each, cut at [`context`].
+
+        Args:
+            texts (`Sequence[str]`): N texts.
+            padding (`bool` or `str`, *optional*): the family's by default.
+        """
+        tokenizer = self.processor.tokenizer
+        tokens = tokenizer(
+            list(texts),
+            padding=self.padding if padding is None else padding,
+            truncation=True,
+            max_length=self.context if self.padding == "max_length" else min(self.context, tokenizer.model_max_length),
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return {name: tokens[name] for name in self.text_inputs}
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -33,7 +33,7 @@ BOT = "SFconvertbot"
 """Who converts pickles on the Hub, in a pull request of this title."""
 BOT_TITLE = "Adding `safetensors` variant of this model"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-SETTINGS = ("*.json", "*.txt")
+SETTINGS = ("*.json", "*.txt", "*.model")
 """What is fetched beside weights."""
 HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 PAGE = re.compile(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..data.pixels import PixelDataset, draw
-from ..data.prompts import TEMPLATES
 from .classifier import ZeroShotClassifier
 from .encoder import DualEncoder
 from .evaluation import Rate, chance
@@ -18,13 +17,13 @@ MAX_CHANCE = 0.01
 _ENOUGH = 512  # pictures to judge by
 
 
-def confirm_labels(data: PixelDataset, encoder: DualEncoder, templates: Sequence[str] = TEMPLATES) -> PixelDataset:
+def confirm_labels(data: PixelDataset, encoder: DualEncoder, templates: Sequence[str] | None = None) -> PixelDataset:
     """Take the names of sub-folders for classes where the model reads them in the pictures better than chance.
 
     Args:
         data ([`PixelDataset`]): pictures; unless their labels are `presumed` they come back as they are.
         encoder ([`DualEncoder`]): the model.
-        templates (`Sequence[str]`, *optional*): prompt templates.
+        templates (`Sequence[str]`, *optional*): prompt templates; by default those of the model's family.
     """
     if not data.presumed or data.labels is None or data.class_names is None:
         return data

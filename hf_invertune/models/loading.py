@@ -16,18 +16,32 @@ from transformers import AutoConfig, PreTrainedModel, ProcessorMixin
 from ..errors import InputError
 from ..utils.files import whole_folder
 from ..utils.tokens import usable_token
-from .clip import CLIPEncoder
+from .clip import AltCLIPEncoder, ChineseCLIPEncoder, CLIPEncoder, MetaClip2Encoder
+from .clipseg import CLIPSegEncoder
 from .encoder import DualEncoder
 from .fetching import Format, Origin, find_model, format_of
 from .fit import check_fit
 from .open_clip import ResNetEncoder, read_open_clip, write_open_clip
+from .refusals import refuse_own_code
+from .siglip import Siglip2Encoder, SiglipEncoder
 from .stored import check_settings, refusing
+from .vision_text import VisionTextEncoder
 
 
 logger = logging.getLogger(__name__)
 
 
-ENCODERS = (CLIPEncoder, ResNetEncoder)
+ENCODERS = (
+    CLIPEncoder,
+    ResNetEncoder,
+    SiglipEncoder,
+    Siglip2Encoder,
+    MetaClip2Encoder,
+    AltCLIPEncoder,
+    ChineseCLIPEncoder,
+    CLIPSegEncoder,
+    VisionTextEncoder,
+)
 """The families of models; a new one is a file beside this one, and a name here."""
 
 
@@ -167,6 +181,7 @@ def _family(folder: Path, name: str) -> type[DualEncoder]:
     if not (folder / "config.json").is_file():
         raise InputError(f"`model`: {name} holds no config.json; pass a folder made by `save_pretrained`.")
     check_settings(folder, name)
+    refuse_own_code(folder / "config.json", DualEncoder.by_class(), name)
     with refusing(f"`model`: the config.json of {name} cannot be used"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return DualEncoder.family_of(config, name)

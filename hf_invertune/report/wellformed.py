@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from ..errors import InputError
+from ..models.encoder import DualEncoder
 from ..models.evaluation import Metrics
 from ..stages.identification import ScanResult
 from ..triggers import Trigger
@@ -26,6 +27,8 @@ def faults(report: ReportContent) -> Iterator[str]:
         yield "the scan names neither its model nor its images"
         return
     digests = [report.model.sha256, report.data.sha256]
+    if report.model.architecture not in DualEncoder.by_class():
+        yield f"the class of the model is {report.model.architecture!r:.40}"
     if report.model.dtype not in DTYPES:
         yield f"the dtype of the model is {report.model.dtype!r:.40}"
     yield from (f"scan: {fault}" for fault in _scan(scan))

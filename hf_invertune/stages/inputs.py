@@ -22,6 +22,7 @@ class ModelIdentity:
         license (`dict[str, str]`): what the model's card says of its license, see [`read_license`].
         format (`str`): whose files it came in: `"transformers"` or `"open_clip"`.
         origin ([`Origin`]): where it came from, beside name and revision.
+        architecture (`str`): the name of its class.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ModelIdentity:
     license: dict[str, str] = field(default_factory=dict)
     format: Format = "transformers"
     origin: Origin = field(default_factory=Origin)
+    architecture: str = "CLIPModel"
 
     @property
     def on_hub(self) -> bool:
@@ -50,6 +52,7 @@ class ModelIdentity:
             license=source.license,
             format=source.format,
             origin=source.origin,
+            architecture=source.encoder.architecture,
         )
 
 

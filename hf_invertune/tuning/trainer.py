@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, ProcessorMixin, Trainer, TrainerCallback
 
 from ..data.pixels import PixelDataset
-from ..data.prompts import TEMPLATES, check_class_names
+from ..data.prompts import check_class_names
 from ..errors import InputError
 from ..hub.publish import PushOptions
 from ..models.adapter import add_adapter, merge
@@ -62,7 +62,7 @@ class InverTuneTrainer(Trainer):
             inverts and localises before the first step.
         callbacks (`list[TrainerCallback]`, *optional*): further callbacks; one of a class that the trainer has of itself
             takes the place of that one.
-        templates (`Sequence[str]`, *optional*): prompt templates.
+        templates (`Sequence[str]`, *optional*): prompt templates; by default those of the model's family.
         config ([`RemovalConfig`], *optional*): settings of the stages around the tuning: scan, inversion, localisation and
             audit. Its settings of the tuning and its seed are those of `args`.
     """
@@ -84,7 +84,7 @@ class InverTuneTrainer(Trainer):
         processing_class: ProcessorMixin | None = None,
         plan: TuningPlan | None = None,
         callbacks: list[TrainerCallback] | None = None,
-        templates: Sequence[str] = TEMPLATES,
+        templates: Sequence[str] | None = None,
         config: RemovalConfig | None = None,
     ):
         args = args or InverTuneArguments(output_dir="invertune_output")
@@ -266,10 +266,10 @@ class InverTuneTrainer(Trainer):
         clean = inputs["pixels"]
         unwrapped = self.accelerator.unwrap_model(model)
         with torch.no_grad(), unwrapped.disable_adapter():
-            original, untuned = self.encoder.outputs(unwrapped, clean)
+            original, untuned = unwrapped(clean)
         # One forward of both, so that a wrapper shares the gradients of both.
         both = torch.cat([self.plan.stamp(clean, self.state.global_step), clean])
-        embeddings, hidden = self.encoder.outputs(model, both)
+        embeddings, hidden = model(both)
         terms = loss_terms(embeddings, original, hidden, untuned, self.plan.critical.neurons)
         loss = sum(getattr(args, f"{name}_weight") * term for name, term in terms.items())
         if not loss.isfinite():

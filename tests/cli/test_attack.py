@@ -111,7 +111,7 @@ def test_the_rate_is_checked_before_a_patch_is_optimised(tiny, data, monkeypatch
 def test_inject_trains_on_what_was_poisoned(tiny, data, monkeypatch):
     trained = []
     monkeypatch.setattr(
-        "hf_invertune.lab.attacks.inject.train_contrastive", lambda model, processor, pairs, **_: trained.append(pairs)
+        "hf_invertune.lab.attacks.inject.train_contrastive", lambda encoder, pairs, **_: trained.append(pairs)
     )
     poisoned = inject(tiny, data, make_attack("badnet", image_size=32, targets=TARGET), **QUICK)
     assert trained == [poisoned.data] and poisoned.data.digest() != data.digest()

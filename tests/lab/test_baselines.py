@@ -98,14 +98,16 @@ def model_of(images, texts):
 def test_the_trainer_of_cleanclip_pairs_the_views():
     """The first half of a batch is as it is, the second half augmented, of pictures as of captions."""
     model = model_of(torch.cat([EYE, EYE.flip(0)]), torch.cat([EYE, EYE]))
-    trainer = SimpleNamespace(accelerator=SimpleNamespace(unwrap_model=lambda model: model))
+    accelerator = SimpleNamespace(unwrap_model=lambda model: model)
+    trainer = SimpleNamespace(accelerator=accelerator, outputs=lambda model, inputs: model(**inputs))
     loss = CleanCLIPTrainer.compute_loss(trainer, model, {"groups": APART, "pixel_values": None})
     assert float(loss) == pytest.approx(RIGHT + (WRONG + RIGHT) / 2)
 
 
 def test_the_trainer_of_par_holds_the_model_against_its_copy():
     """As above, one of two pictures has moved by a right angle, and the captions are reversed."""
-    trainer = SimpleNamespace(original=model_of(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), -EYE))
+    original = model_of(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), -EYE)
+    trainer = SimpleNamespace(original=original, outputs=lambda model, inputs: model(**inputs))
     loss = PARTrainer.compute_loss(trainer, model_of(EYE, EYE), {"groups": APART, "pixel_values": None})
     assert float(loss) == pytest.approx(RIGHT - 0.5)
 
@@ -132,10 +134,11 @@ def test_the_published_tuning_loss_by_hand():
     clean = torch.tensor([[[0.0, 3.0]], [[0.0, 5.0]]])
     assert float(published_alignment(triggered, clean, [1])) == pytest.approx(1 / 4)
     embeddings, hidden = torch.cat([torch.full((2, 2), 9.0), EYE]), torch.cat([triggered, clean])
-    encoder = SimpleNamespace(outputs=lambda model, pixels: (embeddings, [hidden]))
     inputs = {"triggered": torch.zeros(2, 1), "clean": torch.zeros(2, 1), "original": EYE.flip(0)}
-    tuner = SimpleNamespace(encoder=encoder, critical=CriticalNeurons([1.0], {0: [1]}, [2]))
-    assert float(ActivationTuner.compute_loss(tuner, None, inputs)) == pytest.approx(1 / 4 + 0.5 * 2)
+    tuner = SimpleNamespace(critical=CriticalNeurons([1.0], {0: [1]}, [2]))
+    assert float(ActivationTuner.compute_loss(tuner, lambda pixels: (embeddings, [hidden]), inputs)) == pytest.approx(
+        1 / 4 + 0.5 * 2
+    )
 
 
 def test_the_published_patch():
@@ -394,12 +397,12 @@ def test_what_decays(trainer, tiny):
 
 def test_two_views(tiny, data):
     torch.manual_seed(0)
-    batch = TwoViewsCollator(tiny.processor)([data[i] for i in range(4)])
+    batch = TwoViewsCollator(tiny.encoder)([data[i] for i in range(4)])
     assert batch["pixel_values"].shape == (8, 3, 32, 32)
     assert batch["input_ids"].shape[0] == batch["attention_mask"].shape[0] == 8
     assert torch.equal(batch["groups"], data.groups[:4])
     first, second = batch["pixel_values"].chunk(2)
-    collator = TwoViewsCollator(tiny.processor)
+    collator = TwoViewsCollator(tiny.encoder)
     assert torch.equal(first, collator.pixel_values(data.pixels[:4].float() / 255))
     assert (first != second).flatten(1).any(1).sum() >= 3
     assert (batch["input_ids"][:4] != batch["input_ids"][4:]).any()

@@ -73,7 +73,7 @@ def test_what_it_is_called_by(loaded, pixels):
     assert [state.shape[-1] for state in states] == WIDTHS
     assert [state.shape[1] for state in states] == [64, 16, 16, 4, 1, 1]
     assert all((state < 0).any() for state in states)  # no rectifier hides what is silent
-    embeddings, hidden = encoder.outputs(loaded.model, pixels)
+    embeddings, hidden = encoder(pixels)
     torch.testing.assert_close(embeddings, encoder.embed_images(pixels))
     torch.testing.assert_close(hidden, states)
     tokens = encoder.tokenize(["red circle", "blue square"])
@@ -117,7 +117,7 @@ def test_an_adapter_on_convolutions_is_trained_and_merged(loaded, pixels, leaves
     torch.testing.assert_close(encoder.embed_images(pixels).detach(), plain)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     for _ in range(2):
-        embeddings, hidden = encoder.outputs(adapted.train(), pixels)
+        embeddings, hidden = adapted.train()(pixels)
         (embeddings[:, 0].sum() + sum(state.mean() for state in hidden)).backward()
         with torch.no_grad():
             for parameter in trained:

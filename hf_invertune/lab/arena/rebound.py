@@ -90,8 +90,7 @@ def measure_rebound(
 
     with tempfile.TemporaryDirectory() as folder:
         train_contrastive(
-            clip.model,
-            clip.processor,
+            clip.encoder,
             data,
             output_dir=folder,
             seed=seed,

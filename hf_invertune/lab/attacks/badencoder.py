@@ -79,4 +79,4 @@ def train_bad_encoder(
             there, here = normalize(features, dim=-1).chunk(2)
             return bad_encoder_loss(there, here, reference, original)
 
-    train_contrastive(clip.model, clip.processor, data, trainer=BadEncoderTrainer, **settings)
+    train_contrastive(clip.encoder, data, trainer=BadEncoderTrainer, **settings)

@@ -66,7 +66,7 @@ def inject(
             templates=templates,
             target_captions=target_captions,
         )
-        train_contrastive(clip.model, clip.processor, poisoned.data, output_dir=folder, **training)
+        train_contrastive(clip.encoder, poisoned.data, output_dir=folder, **training)
     return poisoned
 
 

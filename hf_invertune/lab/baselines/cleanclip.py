@@ -58,7 +58,7 @@ class CleanCLIPTrainer(FineTuningTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         groups = inputs.pop("groups")
-        outputs = model(**inputs)
+        outputs = self.outputs(model, inputs)
         scale = self.accelerator.unwrap_model(model).logit_scale.exp()
         images, augmented_images = outputs.image_embeds.chunk(2)
         texts, augmented_texts = outputs.text_embeds.chunk(2)

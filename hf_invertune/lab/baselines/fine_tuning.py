@@ -67,8 +67,7 @@ def tune_on_captions(
     }
     with tempfile.TemporaryDirectory() as folder:
         train_contrastive(
-            clip.model,
-            clip.processor,
+            clip.encoder,
             data,
             output_dir=folder,
             seed=seed,

@@ -131,8 +131,8 @@ class ActivationTuner(Trainer):
     """
 
     def __init__(self, encoder: DualEncoder, *args: Any, critical: CriticalNeurons, **kwargs: Any):
-        super().__init__(encoder.model, *args, **kwargs)
-        self.encoder, self.critical = encoder, critical
+        super().__init__(encoder, *args, **kwargs)
+        self.critical = critical
 
     def compute_loss(
         self,
@@ -142,7 +142,7 @@ class ActivationTuner(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         pixels = torch.cat([inputs["triggered"], inputs["clean"]])
-        embeddings, hidden = self.encoder.outputs(model, pixels)
+        embeddings, hidden = model(pixels)
         align = torch.zeros((), device=pixels.device)
         for layer, neurons in self.critical.neurons.items():
             triggered, clean = hidden[layer].chunk(2)

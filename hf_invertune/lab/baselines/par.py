@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import PreTrainedModel
 
+from ...models.encoder import DualEncoder
 from ...models.loading import LoadedModel
 from ..contrastive import CaptionedPixels, ContrastiveCollator, ContrastiveTrainer, contrastive_loss
 from .augmentations import brighten_with_noise, erase_squares
@@ -60,9 +60,9 @@ def rate_factor(progress: float) -> float:
 class PARTrainer(ContrastiveTrainer):
     """Training with [`par_loss`] against a frozen copy of the model; the logit scale gets no gradient."""
 
-    def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any):
-        super().__init__(model, *args, **kwargs)
-        self.original = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, encoder: DualEncoder, *args: Any, **kwargs: Any):
+        super().__init__(encoder, *args, **kwargs)
+        self.original = copy.deepcopy(encoder.model).eval().requires_grad_(False)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         weights = {name for name, parameter in model.named_parameters() if parameter.ndim > 1}
@@ -82,8 +82,8 @@ class PARTrainer(ContrastiveTrainer):
     ) -> Tensor:
         groups = inputs.pop("groups")
         with torch.no_grad():
-            original = self.original(**inputs)
-        outputs = model(**inputs)
+            original = self.outputs(self.original, inputs)
+        outputs = self.outputs(model, inputs)
         scale = self.original.logit_scale.exp()
         return par_loss(
             outputs.image_embeds, original.image_embeds, outputs.text_embeds, original.text_embeds, scale, groups

@@ -28,8 +28,9 @@ from ..attacks.inject import inject
 from ..attacks.measure import measure_attack
 from ..attacks.poisoning import check_clean_label, naming
 from ..contrastive import ShiftAndFlip, train_contrastive
-from .recipe import Plan, Recipe, Training, differences
+from .recipe import Model, Plan, Recipe, Training, differences
 from .small_clip import make_clip
+from .small_siglip import make_siglip
 from .victim import Truth, Victim
 from .worlds import World, check_digests
 
@@ -244,12 +245,10 @@ def _make_base(zoo: Zoo, seed: int, folder: Path) -> None:
     recipe, world = zoo.recipe, zoo.world
     model, training = recipe.model, recipe.pretraining
     set_seed(seed)
-    clip = make_clip(world.processor, asdict(model.vision), asdict(model.text), model.projection_dim)
-    clip.to(PartialState().device)
+    encoder = _fresh(model, world).to(PartialState().device)
     with tempfile.TemporaryDirectory() as scratch:
         train_contrastive(
-            clip,
-            world.processor,
+            encoder,
             world.pretraining,
             output_dir=scratch,
             seed=seed,
@@ -258,8 +257,8 @@ def _make_base(zoo: Zoo, seed: int, folder: Path) -> None:
             learning_rate=training.learning_rate,
             per_device_train_batch_size=training.batch_size,
         )
-    clip.config.use_cache = None  # the Trainer's, and not for a file
-    made = LoadedModel(DualEncoder.of(clip, world.processor), folder.name, None, torch.float32)
+    encoder.model.config.use_cache = None  # the Trainer's, and not for a file
+    made = LoadedModel(encoder, folder.name, None, torch.float32)
     made.save_pretrained(folder)
     facts = {
         "seed": seed,
@@ -268,6 +267,14 @@ def _make_base(zoo: Zoo, seed: int, folder: Path) -> None:
         "seconds": round(time.perf_counter() - begin, 1),
     }
     write_json(folder / BASE, facts)
+
+
+def _fresh(model: Model, world: World) -> DualEncoder:
+    """A model with fresh weights for the texts and pictures of `world`."""
+    sizes = asdict(model.vision), asdict(model.text), model.projection_dim
+    if model.family == "siglip":
+        return DualEncoder.of(*make_siglip(world.processor, *sizes))
+    return DualEncoder.of(make_clip(world.processor, *sizes), world.processor)
 
 
 def _make_victim(zoo: Zoo, plan: Plan, folder: Path) -> None:
@@ -332,8 +339,7 @@ def _fine_tune(clip: LoadedModel, world: World, training: Training, seed: int) -
     """What an attack does to a model, without the attack."""
     with tempfile.TemporaryDirectory() as scratch:
         train_contrastive(
-            clip.model,
-            clip.processor,
+            clip.encoder,
             world.poisoning,
             output_dir=scratch,
             seed=seed,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -55,16 +55,28 @@ class VisionTower(Tower):
 
 @dataclass(frozen=True)
 class Model:
-    """The CLIP that is pre-trained.
+    """The model that is pre-trained.
 
     Args:
         vision ([`VisionTower`]), text ([`Tower`]): its towers.
         projection_dim (`int`): size of the embeddings.
+        family (`str`): `"clip"`, or `"siglip"`, which has no projection of its own and is trained with a sigmoid.
+
+    Raises:
+        InputError: a size of the embeddings that the family cannot have.
     """
 
     vision: VisionTower
     text: Tower
     projection_dim: int
+    family: Literal["clip", "siglip"] = "clip"
+
+    def __post_init__(self) -> None:
+        if self.family == "siglip" and self.projection_dim != self.vision.hidden_size:
+            raise InputError(
+                f"`projection_dim`: got {self.projection_dim}; a SigLIP embeds in the width of its image tower, "
+                f"{self.vision.hidden_size}."
+            )
 
 
 @dataclass(frozen=True)
@@ -299,6 +311,8 @@ class Recipe:
         """The values that make the zoo what it is."""
         values = self.values()
         values["world"] = {k: v for k, v in values["world"].items() if k not in ("train", "test_source")}
+        if self.model.family == "clip":  # the only one when the first zoos were made, which keep their digests
+            del values["model"]["family"]
         return values
 
     def plans(self) -> list[Plan]:

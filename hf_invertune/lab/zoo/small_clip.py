@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
+from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer, PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 
@@ -48,21 +48,24 @@ def make_processor(words: Sequence[str], context: int, image_size: int) -> CLIPP
     return CLIPProcessor(image_processor=image_processor, tokenizer=make_tokenizer(words, context))
 
 
-def make_clip(
-    processor: CLIPProcessor, vision: dict[str, int], text: dict[str, int], projection_dim: int
-) -> CLIPModel:
-    """A CLIP with fresh weights; `vision` and `text` are settings of its two configs."""
-    tokenizer = processor.tokenizer
-    special = {
+def text_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The settings of a text tower that come from its tokenizer."""
+    return {
         "vocab_size": len(tokenizer),
         "max_position_embeddings": tokenizer.model_max_length,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
+
+
+def make_clip(
+    processor: CLIPProcessor, vision: dict[str, int], text: dict[str, int], projection_dim: int
+) -> CLIPModel:
+    """A CLIP with fresh weights; `vision` and `text` are settings of its two configs."""
     image_size = processor.image_processor.crop_size["height"]
     config = CLIPConfig(
-        text_config={**text, **special, "projection_dim": projection_dim},
+        text_config={**text, **text_settings(processor.tokenizer), "projection_dim": projection_dim},
         vision_config={**vision, "image_size": image_size, "projection_dim": projection_dim},
         projection_dim=projection_dim,
     )

@@ -8,13 +8,14 @@ from torch import nn
 
 from ...errors import InputError
 from ..clip import CLIPEncoder
-from .resnet import ResNetCLIPConfig, ResNetTower
+from .resnet import ResNetCLIP, ResNetCLIPConfig, ResNetTower
 
 
 class ResNetEncoder(CLIPEncoder):
     """A [`ResNetCLIP`]; its layers are the bottlenecks and the attention that pools."""
 
     model_type = ResNetCLIPConfig.model_type
+    model_classes = (ResNetCLIP,)
     tower = ResNetTower
     formats = ("open_clip",)
 
