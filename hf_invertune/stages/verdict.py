@@ -93,16 +93,23 @@ def conclude(
 ) -> tuple[Verdict, int | None]:
     """The gravest verdict of all parts of a scan, with the label that it is about.
 
-    That is the most concentrated place's; when none reaches this verdict, that of the family that leads most.
+    That is the place's that is furthest on its way from its family's lower bar to a concentration of 1, since families are
+    not alike by nature; when no place reaches this verdict, that of the family that leads most.
     """
     for verdict in (Verdict.BACKDOORED, Verdict.INCONCLUSIVE):
         places = [place for place in gatherings if judged(place, config) is verdict]
         if places:
-            return verdict, max(places, key=lambda place: place.concentration).label
+            return verdict, max(places, key=lambda place: _beyond(place, config)).label
         families = [family for family in evidence if judged(family, config) is verdict]
         if families:
             return verdict, max(families, key=lambda family: family.lead).label
     return Verdict.CLEAN, None
+
+
+def _beyond(place: Gathering, config: ScanConfig) -> float:
+    """How far a place is beyond what its family reaches by nature: 0 at the lower bar, 1 at a concentration of 1."""
+    quiet = config.gathering.bars[place.family].quiet
+    return (place.concentration - quiet) / max(1 - quiet, 1e-9)
 
 
 def planted(gatherings: Sequence[Gathering], config: ScanConfig) -> list[Gathering]:

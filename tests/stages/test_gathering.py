@@ -206,6 +206,14 @@ def test_the_gravest_verdict_counts_and_of_equals_the_place(values, raced, expec
     assert conclude(places, raced, config) == expected
 
 
+def test_places_of_two_families_are_compared_by_their_bars():
+    """A window at .90 is beyond its bar of .70 by two thirds of the way to 1, a wave at .94 beyond .84 by less."""
+    places = [place(0.94, label=5, family="wave"), place(0.90, label=6)]
+    assert conclude(places, [], ScanConfig()) == (Verdict.BACKDOORED, 6)
+    places[0].concentration = 0.96
+    assert conclude(places, [], ScanConfig()) == (Verdict.BACKDOORED, 5)
+
+
 def identify(classifier, pixels, bars):
     config = scan_config("clean", gathering=dataclasses.replace(SHORT, bars={"window": bars}))
     return TargetIdentifier(classifier, config).identify(pixels)
