@@ -181,8 +181,8 @@ def _family(folder: Path, name: str) -> type[DualEncoder]:
     if not (folder / "config.json").is_file():
         raise InputError(f"`model`: {name} holds no config.json; pass a folder made by `save_pretrained`.")
     check_settings(folder, name)
-    refuse_own_code(folder / "config.json", DualEncoder.by_class(), name)
     with refusing(f"`model`: the config.json of {name} cannot be used"):
+        refuse_own_code(folder / "config.json", DualEncoder.by_class(), name)
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return DualEncoder.family_of(config, name)
 

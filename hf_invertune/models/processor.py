@@ -31,16 +31,14 @@ def read_processor(folder: Path, kind: type[ProcessorMixin], name: str) -> Proce
         )
     if not any((folder / file).is_file() for file in TOKENIZERS):
         raise InputError(f"`processor`: {name} holds no {TOKENIZERS[0]}; save its {kind.__name__} there.")
-    try:
-        with refusing(f"`processor`: the {', '.join(SETTINGS)} or tokenizer of {name} cannot be used"):
+    with refusing(f"`processor`: the {', '.join(SETTINGS)} or tokenizer of {name} cannot be used"):
+        try:
             processor = kind.from_pretrained(folder, trust_remote_code=False)  # or it asks at the terminal
-            processor.image_processor = AutoImageProcessor.from_pretrained(
-                folder, backend="pil", trust_remote_code=False
-            )
-    except ImportError as error:
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-        raise InputError(
-            f"`processor`: that of {name} needs a package that is not here ({reason}); for SigLIP's and other tokenizers of "
-            "SentencePiece: pip install 'hf_invertune[sentencepiece]'."
-        ) from error
+        except ImportError as error:
+            reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+            raise InputError(
+                f"`processor`: that of {name} needs a package that is not here ({reason}); for SigLIP's and other tokenizers "
+                "of SentencePiece: pip install 'hf_invertune[sentencepiece]'."
+            ) from error
+        processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
     return processor

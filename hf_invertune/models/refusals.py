@@ -38,17 +38,10 @@ def refuse_own_code(file: Path, classes: Iterable[str], name: str) -> None:
     """Refuse the model `name` if its config.json, `file`, names code of its own and none of these `classes` to do without.
 
     Raises:
-        InputError: when it does, or cannot be read.
+        InputError: when it does.
     """
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"`model`: the config.json of {name} cannot be used ({error}).") from error
-    if (
-        isinstance(config, dict)
-        and config.get("auto_map")
-        and not set(classes) & set(config.get("architectures") or [])
-    ):
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if config.get("auto_map") and not set(classes) & set(config.get("architectures") or []):
         code = config["auto_map"]
         own = code.get("AutoModel", next(iter(code.values()), "")) if isinstance(code, dict) else code
-        raise InputError(f"`model`: {name} needs code of its own ({own}), which is never run; {VERSION}.")
+        raise InputError(f"`model`: {name} needs code of its own ({own!r:.80}), which is never run; {VERSION}.")

@@ -20,7 +20,7 @@ class TwoTowerEncoder(DualEncoder):
         processor = read_processor(folder, cls.processor_class, name)
         first: Any = cls.model_classes[0]
         architectures = first.config_class.from_pretrained(folder).architectures or []
-        kind: Any = next((kind for kind in cls.model_classes if kind.__name__ in architectures), first)
+        kind = next((kind for kind in cls.model_classes if kind.__name__ in architectures), first)
         model, absent = load_weights(kind, folder, name)
         return cls(model, processor), absent
 

@@ -221,7 +221,7 @@ ELSEWHERE = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["
         ({"config.json": CONFIG | TRUST}, None),
         (
             {"config.json": CONFIG | TRUST | {"model_type": "own", "architectures": ["OwnModel"]}},
-            r"`model`: org/clip needs code of its own \(own.OwnModel\), which is never run",
+            r"`model`: org/clip needs code of its own \('own.OwnModel'\), which is never run",
         ),
         ({"processor_config.json": PROCESSOR | TRUST}, None),
         (

@@ -13,7 +13,6 @@ from transformers import ViTConfig
 from hf_invertune.data.loading import load_images
 from hf_invertune.errors import InputError
 from hf_invertune.models.clip import ChineseCLIPEncoder
-from hf_invertune.models.encoder import DualEncoder, normalization
 from hf_invertune.models.loading import load_model
 from hf_invertune.models.siglip import SiglipEncoder
 
@@ -204,28 +203,15 @@ def test_what_cannot_be_worked_on_is_refused_by_name(saved, tmp_path, config, me
     refused(folder, message)
 
 
-# Normalisation
+def test_a_tokenizer_whose_package_is_not_here(saved, monkeypatch):
+    def absent(*given, **settings):
+        raise ImportError(
+            "\nSiglipTokenizer requires the SentencePiece library but it was not found. Check out the page.\n"
+        )
 
-
-def test_the_processor_is_obeyed(saved):
-    loaded = load_model(saved("SiglipModel"), device="cpu")
-    processor, values = loaded.processor, torch.rand(1, 3, 4, 4)
-    for settings in ({}, {"do_normalize": False}, {"do_rescale": False}, {"image_mean": 0.25, "image_std": [2, 2, 2]}):
-        image_processor = type(processor.image_processor)(size={"height": 4, "width": 4}, **settings)
-        picture = Image.fromarray((values[0] * 255).byte().permute(1, 2, 0).numpy())
-        processor.image_processor = image_processor
-        pixels = load_images([picture], processor).pixels.float() / 255
-        ours = DualEncoder.of(loaded.model, processor).pixel_values(pixels)
-        theirs = image_processor([picture], return_tensors="pt")["pixel_values"]
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("mean", [[0.5], [0.5, 0.5], "grey", None])
-def test_one_number_or_three(saved, mean):
-    processor = load_model(saved("SiglipModel"), device="cpu").processor
-    processor.image_processor.image_mean = mean
-    with pytest.raises(InputError, match="`processor`: its image_mean is .*; it must be one number, or three"):
-        normalization(processor)
+    monkeypatch.setattr(transformers.SiglipProcessor, "from_pretrained", absent)
+    message = r"\(SiglipTokenizer requires .* was not found\); .* pip install 'hf_invertune\[sentencepiece\]'"
+    refused(saved("SiglipModel"), message)
 
 
 def test_texts_are_told_apart(saved):
