@@ -22,17 +22,6 @@ from hf_invertune.models.loading import load_model, state_digest
 from hf_invertune.report.html import render
 
 
-@pytest.fixture(scope="module")
-def files(tiny_folder):
-    """The files of the tiny model."""
-    return {path.name: path.read_bytes() for path in tiny_folder.iterdir()}
-
-
-@pytest.fixture(scope="module")
-def digest(tiny_folder):
-    return state_digest(load_model(tiny_folder, device="cpu").model, torch.float32)
-
-
 def pull(name="org/clip", **options):
     return load_model(name, device="cpu", **options)
 
