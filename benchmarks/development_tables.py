@@ -64,3 +64,18 @@ def removals_of(world: str) -> str:
                 f"| {name} | {verdict} | {one['outcome']} | {target} | {' → '.join(asr)} | {floor[1]} | {change} |"
             )
     return "\n".join([*lines, "", source(facts, f"removal_{world}", "../benchmarks")])
+
+
+def label_counts() -> str:
+    """What a scan of the embedded victim costs, and what it says, as the number of labels grows."""
+    facts = result("label_counts")
+    lines = [
+        "| labels | of which race | verdict | pictures forward | of them backward | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in facts["scans"]:
+        verdict = f"{one['verdict']}: {one['target']}" if one["target"] else one["verdict"]
+        cells = (one["labels"], one["raced"], verdict, f"{one['forward']:,}", f"{one['backward']:,}", one["seconds"])
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    true = facts["scans"][0]["true_target"]
+    return "\n".join([*lines, "", f"The target is {true!r}. {source(facts, 'label_counts', '../benchmarks')}"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from development_tables import detection, removals
+from development_tables import detection, label_counts, removals
 from results_file import RESULTS, percent, result, source
 
 
@@ -367,7 +367,7 @@ TABLES = {
     },
     "docs/architecture.md": {"structure": structure, "redesign": redesign},
     "docs/configuration.md": {"settings": settings},
-    "docs/method.md": {"detection": detection, "removals": removals},
+    "docs/method.md": {"detection": detection, "removals": removals, "label_counts": label_counts},
     "docs/report.md": {"mask_shapes": mask_shapes},
     "docs/models.md": {"model_families": model_families},
     "docs/zoo.md": {"zoos": zoos},
