@@ -122,12 +122,14 @@ class Source:
         places = ("revision", "subfolder", "variant", "token", "device")
         where: dict[str, Any] = {name: getattr(self, name) for name in places}
         remover = BackdoorRemover.from_pretrained(self.model, **where)
+        drawn: dict[str, Any] = {"class_names": self.names, "limit": self.limit, "seed": seed, "token": self.token}
         if self.images is None:
-            return remover, default_images(remover.processor, limit=self.limit, seed=seed, token=self.token)
-        names = ("split", "image_column", "label_column", "folder_classes", "limit", "token")
-        which: dict[str, Any] = {name: getattr(self, name) for name in names}
-        data = load_images(self.images, remover.processor, class_names=self.names, seed=seed, **which)
-        data = confirm_labels(data, remover.source.encoder, self.prompts)
+            data = default_images(remover.processor, **drawn)
+        else:
+            names = ("split", "image_column", "label_column", "folder_classes")
+            which: dict[str, Any] = {name: getattr(self, name) for name in names}
+            data = load_images(self.images, remover.processor, **drawn, **which)
+            data = confirm_labels(data, remover.source.encoder, self.prompts)
         check_target(target, data.class_names)
         return remover, data
 

@@ -28,7 +28,7 @@ def scan(
         if output_dir and not dry_run:
             claim(output_dir, overwrite, source.model)
         remover, data = source.load(config.seed)
-        given: dict[str, Any] = {"class_names": source.names, "config": config, "templates": source.prompts}
+        given: dict[str, Any] = {"config": config, "templates": source.prompts}
         typer.echo(remover.estimate(data, **given).describe(), err=True)
         if dry_run:
             raise typer.Exit

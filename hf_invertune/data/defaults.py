@@ -1,6 +1,7 @@
 """What a scan looks at when nothing is given: a vocabulary that comes along, and pictures from the Hub."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import ProcessorMixin
@@ -27,12 +28,18 @@ def default_vocabulary() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def default_images(
-    processor: ProcessorMixin, *, limit: int | None = None, seed: int = 0, token: str | bool | None = None
+    processor: ProcessorMixin,
+    *,
+    class_names: Sequence[str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    token: str | bool | None = None,
 ) -> PixelDataset:
     """Pictures without labels, streamed from one commit of one dataset on the Hub.
 
     Args:
         processor ([`~transformers.ProcessorMixin`]): as in [`load_images`].
+        class_names (`Sequence[str]`, *optional*): the labels to look at.
         limit (`int`, *optional*): how many; 256 when not given.
         seed (`int`): seed of the draw.
         token (`str` or `bool`, *optional*): access token of the Hub.
@@ -42,7 +49,14 @@ def default_images(
     """
     try:
         return load_images(
-            DATASET, processor, split=SPLIT, revision=REVISION, limit=limit or LIMIT, seed=seed, token=token
+            DATASET,
+            processor,
+            class_names=class_names,
+            split=SPLIT,
+            revision=REVISION,
+            limit=limit or LIMIT,
+            seed=seed,
+            token=token,
         )
     except (InputError, HubError) as error:
         raise InputError(

@@ -4,6 +4,7 @@ import datasets
 import pytest
 from PIL import Image
 
+from hf_invertune.cli.options import Source
 from hf_invertune.data import defaults
 from hf_invertune.data.defaults import default_images, default_vocabulary
 from hf_invertune.errors import InputError
@@ -40,6 +41,17 @@ def test_the_pictures(hub, processor, monkeypatch):
     assert data.selection == {"split": "val", "revision": sha, "limit": 5, "seed": 3}
     hub.put(defaults.DATASET, {"data/val-00000-of-00001.parquet": b"other"}, kind="dataset")
     assert default_images(processor, limit=5, seed=3).digest() == data.digest()  # whatever comes later
+
+
+def test_names_that_are_given_stay_with_the_pictures(hub, processor, monkeypatch, tiny_folder):
+    """Every verb of the command line takes them from there."""
+    put_pictures(hub, monkeypatch, 12)
+    names = ("cat", "dog")
+    assert default_images(processor, class_names=names, limit=5).class_names == names
+    source = Source(str(tiny_folder), class_names="cat,dog", limit=5, device="cpu")
+    assert source.load(0)[1].class_names == names
+    with pytest.raises(InputError, match="`target`: 'cow' is not among the 2 class names"):
+        source.load(0, "cow")
 
 
 def test_when_they_cannot_be_had(hub, processor):
