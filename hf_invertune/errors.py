@@ -34,11 +34,9 @@ class ExitCode(IntEnum):
     @classmethod
     def of(cls, verdict: str, outcome: str = "scanned") -> "ExitCode":
         """How a scan or a removal ends."""
-        if outcome in ("reduced", "not cleaned"):
-            return cls.NOT_CLEANED
-        if outcome == "cleaned":
-            return cls.OK
-        return {"backdoored": cls.BACKDOORED, "inconclusive": cls.INCONCLUSIVE}.get(verdict, cls.OK)
+        if outcome in ("scanned", "unchanged"):
+            return {"backdoored": cls.BACKDOORED, "inconclusive": cls.INCONCLUSIVE}.get(verdict, cls.OK)
+        return cls.OK if outcome == "cleaned" else cls.NOT_CLEANED
 
 
 class InputError(ValueError):

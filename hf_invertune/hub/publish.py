@@ -19,6 +19,7 @@ from ..errors import HubError, InputError
 from ..models.fetching import format_of
 from ..models.loading import LoadedModel, load_model
 from ..report.report import AuditReport
+from ..stages.verdict import MISSED
 from ..utils.files import write_bytes
 from ..utils.hub_errors import hub_errors
 from ..utils.tokens import sent_token, usable_token
@@ -143,7 +144,7 @@ def _check(folder: Path, report: AuditReport, adapter: bool, force: bool, format
     """The merged model in `folder`, if that is what is pushed, when all is in order."""
     if report.outcome == "scanned":
         raise InputError("`report`: it only scanned a model; what `remove` hands back can be pushed.")
-    if report.outcome in ("reduced", "not cleaned") and not force:
+    if report.outcome in MISSED and not force:
         raise InputError(
             f"`push_to_hub`: the cleaning did not reach the bar ({' '.join(report.reasons)}) Pass `force` to push anyway."
         )

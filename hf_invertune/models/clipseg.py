@@ -17,8 +17,7 @@ class CLIPSegEncoder(TwoTowerEncoder):
 
     @property
     def _dual(self) -> Any:
-        whole = super()._dual
-        return whole.clip if isinstance(whole, CLIPSegForImageSegmentation) else whole
+        return self.base.clip if isinstance(self.base, CLIPSegForImageSegmentation) else self.base
 
     @property
     def _layers(self) -> str:

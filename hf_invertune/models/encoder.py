@@ -139,10 +139,14 @@ class DualEncoder(nn.Module, ABC):
         """Names of the linear modules in these layers of the image tower."""
 
     @property
+    def base(self) -> Any:
+        """The model itself, with whatever adapter is in it, but not wrapped in it."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    @property
     def architecture(self) -> str:
         """The name of the model's class, one of [`model_classes`]."""
-        model = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        return next(kind.__name__ for kind in self.model_classes if isinstance(model, kind))
+        return next(kind.__name__ for kind in self.model_classes if isinstance(self.base, kind))
 
     @property
     def device(self) -> torch.device:

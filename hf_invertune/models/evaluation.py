@@ -44,6 +44,10 @@ class Rate(Saved):
         return cls(int(hits.sum()), hits.numel())
 
 
+MAX_CHANCE = 0.01
+"""How probable a reading may be by chance, to be believed."""
+
+
 def chance(predicted: Tensor, labels: Tensor) -> float:
     """How likely as many hits are by chance, were the predictions dealt out to the images at random: a p-value.
 

@@ -7,13 +7,11 @@ from dataclasses import replace
 from ..data.pixels import PixelDataset, draw
 from .classifier import ZeroShotClassifier
 from .encoder import DualEncoder
-from .evaluation import Rate, chance
+from .evaluation import MAX_CHANCE, Rate, chance
 
 
 logger = logging.getLogger(__name__)
 
-MAX_CHANCE = 0.01
-"""How probable it may be that folders are read so well by chance."""
 _ENOUGH = 512  # pictures to judge by
 
 

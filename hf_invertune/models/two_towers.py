@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from peft import PeftModel
 from torch import Tensor, nn
 
 from .encoder import DualEncoder
@@ -26,8 +25,8 @@ class TwoTowerEncoder(DualEncoder):
 
     @property
     def _dual(self) -> Any:
-        """What has both towers and gives their features, with whatever adapter is in it."""
-        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        """What has both towers and gives their features."""
+        return self.base
 
     @property
     def _layers(self) -> str:

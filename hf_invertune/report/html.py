@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from ..models.evaluation import METRICS, Measurement, Rate
 from ..stages.inversion import InvertedTrigger
-from ..stages.verdict import CALIBRATION, Verdict
+from ..stages.verdict import CALIBRATION, MISSED, Verdict
 from . import plots
 from .content import ReportContent
 
@@ -94,7 +94,7 @@ def status(report: ReportContent) -> str:
     """The colour of the page: `"good"`, `"bad"` or `"unsure"`."""
     if report.outcome == "cleaned":
         return "good"
-    if report.outcome in ("reduced", "not cleaned"):
+    if report.outcome in MISSED:
         return "bad"
     return {Verdict.CLEAN: "good", Verdict.BACKDOORED: "bad", Verdict.INCONCLUSIVE: "unsure"}[report.verdict]
 

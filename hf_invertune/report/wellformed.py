@@ -9,12 +9,13 @@ from ..errors import InputError
 from ..models.encoder import DualEncoder
 from ..models.evaluation import Metrics
 from ..stages.identification import ScanResult
+from ..stages.verdict import MISSED
 from ..triggers import Trigger
 from .content import Examples, Removal, ReportContent, title
 from .report import triggers_in
 
 
-TUNED = ("cleaned", "reduced", "not cleaned")
+TUNED = ("cleaned", *MISSED)
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 MOST = 1e12
 """Far above any score."""

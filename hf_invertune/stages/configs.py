@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from transformers.integrations import get_available_reporting_integrations
 
 from ..errors import InputError
+from ..models.evaluation import MAX_CHANCE
 from ..utils.settings import Settings, check, setting
 from .families import FAMILIES, GATHERING, TriggerFamily
 
@@ -126,7 +127,7 @@ class ScanConfig(Settings):
     fixed: InversionConfig = field(default_factory=_fixed)
     gathering: GatheringConfig = field(default_factory=GatheringConfig)
     max_chance: float = setting(
-        0.01,
+        MAX_CHANCE,
         "Most probable that the clean images' reading may be by chance, for the model to be judged at all; 1: any.",
         least=0,
         most=1,

@@ -89,7 +89,8 @@ class Gatherer:
         with encoder.frozen():
             clean = encoder.embed_pixels(pixels)
             aim = Aim(clean.mean(0), None if towards is None else towards.to(encoder.device))
-            best = self._probe(learnt_on, family, aim)[: self.config.probed]
+            ranked = self._ranked(family.probes(), f"Probing {family.kind} triggers", learnt_on[:PROBED], aim)
+            best = ranked[: self.config.probed]
             count = len(best) or self.config.starts
             random = [None] * max(0, count - len(start) - len(best))
             first = [*start, *best, *random][:count]
@@ -97,20 +98,12 @@ class Gatherer:
             steps, trial = self.config.steps, min(self.config.trial, self.config.steps)
             triggers = learn(learnt_on, family, aim, first, generator, trial)
             if trial < steps:
-                triggers = self._best(triggers, family, learnt_on, aim)
-                triggers = learn(learnt_on, family, aim, triggers, generator, steps - trial)
+                title = f"Choosing among {family.kind} triggers"
+                going = self._ranked(triggers, title, learnt_on[:TRIED], aim)[: self.config.kept]
+                triggers = learn(learnt_on, family, aim, going, generator, steps - trial)
             return [self.measure(trigger, family.kind, held, clean) for trigger in triggers]
 
     @torch.no_grad()
-    def _probe(self, pixels: Tensor, family: TriggerFamily, aim: "Aim") -> list[Trigger]:
-        """The probes of the family, the best first."""
-        return self._ranked(family.probes(), f"Probing {family.kind} triggers", pixels[:PROBED], aim)
-
-    @torch.no_grad()
-    def _best(self, triggers: list[Trigger], family: TriggerFamily, pixels: Tensor, aim: "Aim") -> list[Trigger]:
-        title = f"Choosing among {family.kind} triggers"
-        return self._ranked(triggers, title, pixels[:TRIED], aim)[: self.config.kept]
-
     def _ranked(self, triggers: list[Trigger], title: str, pixels: Tensor, aim: "Aim") -> list[Trigger]:
         """The triggers, those that come nearest the aim first."""
         if not triggers:

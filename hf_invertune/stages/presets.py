@@ -8,11 +8,10 @@ from .configs import RemovalConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # InverTune (arXiv 2506.12411): one family, the label whose share grows most is raced for, one trigger is inverted and
-    # stays as it is, critical layers only. Where the paper tunes all weights at 2e-6 to 8e-6, this is a LoRA adapter at
-    # its own rate.
+    # InverTune (arXiv 2506.12411): one family, one trigger that is inverted and stays as it is, critical layers only. The
+    # label is found by a race, and where the paper tunes all weights at 2e-6 to 8e-6, this is a LoRA adapter at its own rate.
     "paper": {
-        "scan": {"families": [{"kind": "masked", "mask_weight": 500.0}], "gathering": {"families": [], "bars": {}}},
+        "scan": {"families": [{"kind": "masked", "mask_weight": 500.0}], "gathering": {"families": []}},
         "inversion": {"steps": 200, "batch_size": 64},
         "tuning": {
             "max_steps": 200,

@@ -21,6 +21,8 @@ CALIBRATION = "The bars of the verdict were set on small CLIP models, of drawing
 Outcome = Literal["scanned", "unchanged", "cleaned", "reduced", "not cleaned"]
 """What became of a model: a scan was all; it was left bit-identical; it was tuned and reached every bar; it missed one, but
 every trigger that was measured succeeds half as often at most; not even that."""
+MISSED: tuple[Outcome, ...] = ("reduced", "not cleaned")
+"""The outcomes of a tuning that missed a bar."""
 
 
 class Verdict(StrEnum):

@@ -8,12 +8,6 @@ from hf_invertune.cli.options import Source
 from hf_invertune.data import defaults
 from hf_invertune.data.defaults import default_images, default_vocabulary
 from hf_invertune.errors import InputError
-from hf_invertune.models.loading import load_model
-
-
-@pytest.fixture(scope="module")
-def processor(tiny_folder):
-    return load_model(tiny_folder, device="cpu").processor
 
 
 def test_the_vocabulary():

@@ -14,21 +14,10 @@ from hf_invertune.data.loading import load_images
 from hf_invertune.data.names import read_class_names, read_templates
 from hf_invertune.data.pictures import UnreadableError, read_picture
 from hf_invertune.errors import InputError
-from hf_invertune.models.loading import load_model
 from hf_invertune.stages.configs import RemovalConfig
 
 
 FEW_OR_MANY = pytest.mark.parametrize("many", [1, pytest.param(50, marks=pytest.mark.slow)])
-
-
-@pytest.fixture(scope="module")
-def processor(tiny_folder):
-    return load_model(tiny_folder, device="cpu").processor
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def stored(picture, form, **options):

@@ -12,20 +12,9 @@ from PIL import Image
 from hf_invertune.data.loading import load_images
 from hf_invertune.data.sources import open_source
 from hf_invertune.errors import InputError
-from hf_invertune.models.loading import load_model
 
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
-
-
-@pytest.fixture(scope="module")
-def processor(tiny_folder):
-    return load_model(tiny_folder, device="cpu").processor
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
 def png(colour):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from loopback_hub import OWNER, READER
 from PIL import Image
+from pulling import pull, refused
 from reports import make_report
 from safetensors.torch import save
 from transformers import CLIPModel
@@ -18,17 +19,8 @@ from hf_invertune.cli import main as cli
 from hf_invertune.errors import InputError
 from hf_invertune.models import fetching
 from hf_invertune.models.fetching import BOT, BOT_TITLE, HubScan, Origin
-from hf_invertune.models.loading import load_model, state_digest
+from hf_invertune.models.loading import state_digest
 from hf_invertune.report.html import render
-
-
-def pull(name="org/clip", **options):
-    return load_model(name, device="cpu", **options)
-
-
-def refused(message, *arguments, **options):
-    with pytest.raises(InputError, match=message):
-        pull(*arguments, **options)
 
 
 def fetched(hub):

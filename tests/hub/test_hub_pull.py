@@ -15,20 +15,12 @@ import torch
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from loopback_hub import OWNER, READER, STRANGER
 from PIL import Image
+from pulling import pull, refused
 
 from hf_invertune.data.loading import load_images
 from hf_invertune.errors import HubError, InputError
 from hf_invertune.models.loading import load_model, state_digest
 from hf_invertune.utils.hub_errors import hub_errors
-
-
-def pull(name="org/clip", **options):
-    return load_model(name, device="cpu", **options)
-
-
-def refused(message, *arguments, **options):
-    with pytest.raises(InputError, match=message):
-        pull(*arguments, **options)
 
 
 def fetched(hub):
