@@ -27,11 +27,6 @@ def processor():
     return CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer)
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 @pytest.fixture
 def folder(tmp_path):
     """Four pictures of each of three classes, of various sizes, one sub-folder a class."""
