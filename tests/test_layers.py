@@ -16,7 +16,7 @@ FLOORS = [
     {"triggers", "data"},
     {"models"},
     {"stages"},
-    {"report"},
+    {"report", "answers"},
     {"hub"},
     {"tuning"},
     {"remover"},
