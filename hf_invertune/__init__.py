@@ -44,13 +44,22 @@ if TYPE_CHECKING:
         ScanConfig,
         TuningConfig,
     )
-    from .stages.families import AdditiveFamily, BlendFamily, MaskedFamily, TriggerFamily, WaveFamily, WindowFamily
+    from .stages.families import (
+        AdditiveFamily,
+        BlendFamily,
+        KeyedFamily,
+        MaskedFamily,
+        TriggerFamily,
+        WaveFamily,
+        WindowFamily,
+    )
     from .stages.gathering import Gatherer, Gathering
     from .stages.identification import ScanResult, TargetIdentifier
     from .stages.inversion import InvertedTrigger, TriggerInverter
     from .stages.localization import CriticalNeurons, NeuronLocalizer
     from .stages.plan import Pool, TuningPlan, make_plan
     from .stages.presets import preset
+    from .stages.reference import Profile
     from .stages.simulation import Simulation, Simulator
     from .stages.verdict import Evidence, Verdict
     from .triggers import (
@@ -110,6 +119,7 @@ __all__ = [
     "InverTuneTrainer",
     "InversionConfig",
     "InvertedTrigger",
+    "KeyedFamily",
     "LoadedModel",
     "LocalizationConfig",
     "MaskedFamily",
@@ -120,6 +130,7 @@ __all__ = [
     "PatchTrigger",
     "PixelDataset",
     "Pool",
+    "Profile",
     "ProofCallback",
     "PursuitCallback",
     "Rate",
@@ -235,6 +246,7 @@ _MODULES = {
     "stages.families": (
         "AdditiveFamily",
         "BlendFamily",
+        "KeyedFamily",
         "MaskedFamily",
         "TriggerFamily",
         "WaveFamily",
@@ -262,6 +274,7 @@ _MODULES = {
         "make_plan",
     ),
     "stages.presets": ("preset",),
+    "stages.reference": ("Profile",),
     "stages.simulation": (
         "Simulation",
         "Simulator",

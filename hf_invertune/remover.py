@@ -5,7 +5,8 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -30,6 +31,7 @@ from .stages.identification import ScanResult, TargetIdentifier
 from .stages.inputs import DataIdentity, Inputs, ModelIdentity
 from .stages.plan import TuningPlan, make_plan
 from .stages.reading import check_reading
+from .stages.reference import Profile
 from .stages.task import Task
 from .stages.verdict import treated
 from .triggers import Trigger
@@ -91,6 +93,7 @@ class BackdoorRemover:
         *,
         config: RemovalConfig | None = None,
         templates: Sequence[str] | None = None,
+        reference: Profile | str | Path | None = None,
     ) -> ScanResult:
         """Say whether there is a backdoor, and towards which label.
 
@@ -104,11 +107,39 @@ class BackdoorRemover:
             config ([`RemovalConfig`], *optional*): settings.
             templates (`Sequence[str]`, *optional*): prompt templates; by default a short ensemble in the language of the
                 model's family, with ImageNet's names the one that CLIP's authors chose for them.
+            reference ([`Profile`], `str` or `Path`, *optional*): a trusted model over the same labels, of any make: what is
+                easy by nature, there as here, then counts for nothing. Its [`profile`], the file of one, or a folder or Hub
+                id to make one of first, with the same images.
 
         Raises:
             CannotJudgeError: when the model reads the labels no better than chance, or all unlabelled pictures alike.
         """
-        return self._scan(self._task(images, class_names, templates, config, SCAN_MINIMUM))
+        return self._scan(self._task(images, class_names, templates, config, SCAN_MINIMUM, reference))
+
+    def profile(
+        self,
+        images: ImageSource | None = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        config: RemovalConfig | None = None,
+        templates: Sequence[str] | None = None,
+    ) -> Profile:
+        """Scan a model that is trusted, to hold others against what is easy in it by nature; the arguments are `scan`'s.
+
+        It says what its own verdict was: a profile of a backdoored model would hide the same backdoor elsewhere.
+        """
+        scan = self.scan(images, class_names, config=config, templates=templates)
+        assert scan.inputs is not None
+        return Profile(
+            version=version("hf_invertune"),
+            inputs=replace(scan.inputs, data=replace(scan.inputs.data, skipped=[])),
+            verdict=scan.verdict,
+            class_names=scan.class_names,
+            templates=scan.templates,
+            config=scan.config,
+            scores={family.family: family.scores for family in scan.evidence},
+            concentrations={place.family: place.concentration for place in reversed(scan.gatherings)},
+        )
 
     def estimate(
         self,
@@ -133,17 +164,19 @@ class BackdoorRemover:
         target: str | int | None = None,
         config: RemovalConfig | None = None,
         templates: Sequence[str] | None = None,
+        reference: Profile | str | Path | None = None,
     ) -> TuningPlan:
         """Invert the target's triggers with the full loss and find the neurons that react to them.
 
         Args:
-            images, class_names, config, templates: as in `scan`.
+            images, class_names, config, templates, reference: as in `scan`.
             scan ([`ScanResult`], `str` or `Path`, *optional*): where to start from, or the folder that holds it; without
                 it and without `target` a scan runs first.
             target (`str` or `int`, *optional*): the label, by name or index; the scan's when not given.
         """
-        task = self._task(images, class_names, templates, config, SCAN_MINIMUM)
+        task = self._task(images, class_names, templates, config, SCAN_MINIMUM, reference)
         label, earlier = task.classifier.label_of(target), self._earlier_scan(scan, task)
+        task = task if earlier is None else task.beside(earlier.reference)
         if label is None:
             earlier = earlier or self._scan(task)
             label = earlier.suspect
@@ -180,6 +213,7 @@ class BackdoorRemover:
         trigger: Trigger | None = None,
         config: RemovalConfig | None = None,
         templates: Sequence[str] | None = None,
+        reference: Profile | str | Path | None = None,
     ) -> RemovalResult:
         """Scan, invert, localise, tune, merge, and prove it by measuring and scanning again from scratch.
 
@@ -187,7 +221,7 @@ class BackdoorRemover:
         otherwise; so does an inconclusive one with `config.treat="backdoored"`.
 
         Args:
-            images, class_names, config, templates: as in `scan`; a share of the images is held out for the proof.
+            images, class_names, config, templates, reference: as in `scan`; a share of the images is held out for the proof.
             scan ([`ScanResult`], `str` or `Path`, *optional*): what `scan` gave for this model and these images, or the
                 folder that holds it; a scan runs when not given.
             plan ([`TuningPlan`], `str` or `Path`, *optional*): what `invert` gave, likewise.
@@ -209,10 +243,11 @@ class BackdoorRemover:
             and "TENSORBOARD_LOGGING_DIR" not in os.environ
         ):
             raise InputError("`output_dir`: got None; name the folder in which tensorboard shall write its files.")
-        task = self._task(images, class_names, templates, config, config.audit.minimum_images)
+        task = self._task(images, class_names, templates, config, config.audit.minimum_images, reference)
         if trigger is not None:
             trigger.check_fits(task.data.pixels)
         label, earlier = task.classifier.label_of(target), self._earlier_scan(scan, task)
+        task = task if earlier is None else task.beside(earlier.reference)
         given = None if plan is None else brought(TuningPlan, plan, "plan")
         if given is not None:
             task.check("plan", given.inputs, given.class_names)
@@ -275,18 +310,25 @@ class BackdoorRemover:
         templates: Sequence[str] | None,
         config: RemovalConfig | None,
         minimum: int,
+        reference: Profile | str | Path | None = None,
     ) -> Task:
         config = config or RemovalConfig()
+        if isinstance(reference, (str, Path)) and Path(reference).is_file():
+            reference = Profile.load(reference)
         data, names, templates = self._given(images, class_names, templates, minimum)
         classifier = ZeroShotClassifier(self.source.encoder, names, templates)
         held_out, clean = data.split(config.audit.held_out, seed=stream(config.seed, "split"))
         inputs = Inputs(ModelIdentity.of(self.source), DataIdentity.of(data, len(held_out)))
-        return Task(classifier, data, clean, held_out, inputs, config)
+        if isinstance(reference, (str, Path)):
+            trusted = BackdoorRemover.from_pretrained(reference)
+            reference = trusted.profile(images, names, config=config, templates=templates)
+        return Task(classifier, data, clean, held_out, inputs, config).beside(reference)
 
     def _scan(self, task: Task) -> ScanResult:
         config = task.config
         check_reading(task.classifier, task.clean, config.scan)
-        result = TargetIdentifier(task.classifier, config.scan, config.seed).identify(task.clean.pixels)
+        identifier = TargetIdentifier(task.classifier, config.scan, config.seed, task.reference)
+        result = identifier.identify(task.clean.pixels)
         result.inputs = task.inputs
         towards = f", towards {result.target_name!r}" if result.target is not None else ""
         logger.info("Scan: %s%s, in %.0f s.", result.verdict, towards, result.seconds)
@@ -306,15 +348,7 @@ class BackdoorRemover:
         if isinstance(scan, (str, Path)) and (Path(scan) / "report.json").is_file():
             scan = AuditReport.load(scan).scan
         result = brought(ScanResult, scan, "scan")
-        task.check("scan", result.inputs, result.class_names)
-        for name, here in (("templates", list(task.classifier.templates)), ("seed", task.config.seed)):
-            if getattr(result, name) != here:
-                raise InputError(f"`scan`: its {name} are {getattr(result, name)!r}, and here {here!r}; scan anew.")
-        more = result.config.searched.keys() - task.config.scan.searched.keys()
-        if more:
-            raise InputError(
-                f"`scan`: it searched by {', '.join(sorted(more))} triggers too, which `config` lacks; add them."
-            )
+        task.check_scan(result)
         return result
 
     def _run(self, task: Task, label: int | None) -> dict[str, Any]:

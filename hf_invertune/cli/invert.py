@@ -1,11 +1,11 @@
 """`hf-invertune invert`: what does the trigger look like, and where in the model does it act?"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from ..utils.output_folder import claim, write_whole
 from .console import make_table, print_result, quietly
-from .options import AsJson, Overwrite, Source, Target, Verbose, check_target, option
+from .options import AsJson, Overwrite, Reference, Source, Target, Verbose, check_target, option, profile_of
 
 
 def invert(
@@ -15,6 +15,7 @@ def invert(
         Path | None, option("The audit/ folder of an earlier `scan`.", exists=True, file_okay=False)
     ] = None,
     target: Target = None,
+    reference: Reference = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     verbose: Verbose = False,
@@ -24,8 +25,10 @@ def invert(
     with quietly(verbose):
         config = source.settings()
         claim(output_dir, overwrite, source.model)
+        trusted = profile_of(reference, source, config)
         remover, data = source.load(config.seed, target)
-        plan = remover.invert(data, scan=scan, target=target, config=config, templates=source.prompts)
+        given: dict[str, Any] = {"config": config, "templates": source.prompts, "reference": trusted}
+        plan = remover.invert(data, scan=scan, target=target, **given)
         write_whole(output_dir / "plan", plan.save)
     triggers = [
         {"family": i.family, "label": plan.class_names[i.label], "cross_entropy": i.cross_entropy, "is": i.describe()}

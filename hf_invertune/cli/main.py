@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from ..errors import ExitCode, HubError, InputError
 from ..utils.runtime import keep_freed_memory
-from . import arena, attack, demo, evaluate, invert, push, remove, report, scan, zoo
+from . import arena, attack, demo, evaluate, invert, profile, push, remove, report, scan, zoo
 from .options import EXIT_CODES, with_source
 
 
@@ -59,6 +59,7 @@ app = typer.Typer(
 
 for verb in (
     with_source(scan.scan),
+    with_source(profile.profile),
     with_source(invert.invert),
     with_source(remove.remove),
     with_source(evaluate.evaluate),

@@ -1,7 +1,7 @@
 """The options that several verbs have, each in one place. Nothing heavy is imported up here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..data.pixels import PixelDataset
     from ..remover import BackdoorRemover
     from ..stages.configs import RemovalConfig
+    from ..stages.reference import Profile
 
 
 EXIT_CODES = "[bold]Exit codes[/bold]\n\n" + "\n".join(
@@ -63,6 +64,12 @@ AsJson = Annotated[bool, option("Print one JSON object instead of tables.", "--j
 Verbose = Annotated[bool, option("Print the libraries' logs too, on stderr.", "--verbose", "-v")]
 ConfigFile = Annotated[
     Path | None, option("Settings, a .yaml or .toml file; see docs/configuration.md.", exists=True, dir_okay=False)
+]
+Reference = Annotated[
+    str | None,
+    option(
+        "A trusted model over the same labels, of any make, or the profile of one; what is easy there counts less."
+    ),
 ]
 Preset = Annotated[
     str | None, option("Settings by name: 'default', or 'paper' for what InverTune's authors describe.")
@@ -132,6 +139,18 @@ class Source:
             data = confirm_labels(data, remover.source.encoder, self.prompts)
         check_target(target, data.class_names)
         return remover, data
+
+
+def profile_of(reference: str | None, source: Source, config: "RemovalConfig") -> "Profile | None":
+    """The profile of a trusted model: read, or made with the pictures and names of `source`."""
+    from ..stages.reference import Profile
+
+    if reference is None:
+        return None
+    if Path(reference).is_file():
+        return Profile.load(reference)
+    trusted, data = replace(source, model=reference, revision=None, subfolder=None, variant=None).load(config.seed)
+    return trusted.profile(data, config=config, templates=source.prompts)
 
 
 def with_source(function: Callable[..., None]) -> Callable[..., None]:

@@ -9,7 +9,18 @@ import typer
 from ..errors import ExitCode
 from ..utils.output_folder import claim, write_whole
 from .console import as_numbers, as_source, metrics_table, print_result, quietly, verdict_line
-from .options import AsJson, Overwrite, Source, Target, TriggerFile, Verbose, check_target, option
+from .options import (
+    AsJson,
+    Overwrite,
+    Reference,
+    Source,
+    Target,
+    TriggerFile,
+    Verbose,
+    check_target,
+    option,
+    profile_of,
+)
 
 
 def remove(
@@ -22,6 +33,7 @@ def remove(
         Path | None, option("The plan/ folder of an earlier `invert`.", exists=True, file_okay=False)
     ] = None,
     target: Target = None,
+    reference: Reference = None,
     force: Annotated[bool, option("Clean, whatever the scan concludes.", "--force")] = False,
     trigger: TriggerFile = None,
     max_steps: Annotated[int | None, option("Updates of the tuning.", min=1)] = None,
@@ -43,6 +55,7 @@ def remove(
         own += [f"tuning.report_to=[{','.join(report_to)}]"] if report_to else []
         config = source.settings(*own)
         claim(output_dir, overwrite or resume, source.model)
+        trusted = profile_of(reference, source, config)
         remover, data = source.load(config.seed, target)
         result = remover.remove(
             data,
@@ -55,6 +68,7 @@ def remove(
             trigger=known,
             config=config,
             templates=source.prompts,
+            reference=trusted,
         )
         write_whole(output_dir / "audit", result.report.save)
         write_whole(output_dir / "model", result.save_pretrained)

@@ -8,12 +8,13 @@ import typer
 from ..errors import ExitCode
 from ..utils.output_folder import claim, write_whole
 from .console import as_source, make_table, print_result, quietly, verdict_line
-from .options import AsJson, Overwrite, Source, Verbose, option
+from .options import AsJson, Overwrite, Reference, Source, Verbose, option, profile_of
 
 
 def scan(
     source: Source,
     output_dir: Annotated[Path | None, option("Folder for the report, which goes to audit/ in it.")] = None,
+    reference: Reference = None,
     dry_run: Annotated[bool, option("Say what the scan would cost, and stop.", "--dry-run")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -27,12 +28,13 @@ def scan(
         config = source.settings()
         if output_dir and not dry_run:
             claim(output_dir, overwrite, source.model)
+        trusted = None if dry_run else profile_of(reference, source, config)
         remover, data = source.load(config.seed)
         given: dict[str, Any] = {"config": config, "templates": source.prompts}
         typer.echo(remover.estimate(data, **given).describe(), err=True)
         if dry_run:
             raise typer.Exit
-        result = remover.scan(data, **given)
+        result = remover.scan(data, reference=trusted, **given)
         if output_dir:
             write_whole(output_dir / "audit", AuditReport("scanned", result, config=config).save)
     families = [

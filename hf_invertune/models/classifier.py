@@ -46,6 +46,14 @@ class ZeroShotClassifier:
         """The same model and templates with other classes."""
         return ZeroShotClassifier(self.encoder, class_names, self.templates)
 
+    def with_templates(self, templates: Sequence[str]) -> "ZeroShotClassifier":
+        """The same model and classes with other templates."""
+        return ZeroShotClassifier(self.encoder, self.class_names, templates)
+
+    def after(self, word: str | None) -> "ZeroShotClassifier":
+        """The same with `word` before every prompt, as a trigger in the text stands there; none: this very one."""
+        return self if word is None else self.with_templates([f"{word} {template}" for template in self.templates])
+
     def logits(self, embeddings: Tensor) -> Tensor:
         """cos / 0.07 of unit embeddings (... x D) with each class, ... x K."""
         return embeddings @ self.head.T / TEMPERATURE

@@ -131,6 +131,7 @@ def evaluate(
     reference: Tensor | None = None,
     trigger: Trigger | None = None,
     target: int | None = None,
+    word: str | None = None,
 ) -> Metrics:
     """Measure a model on `pixels`.
 
@@ -143,6 +144,8 @@ def evaluate(
             in for `labels` when there are none: CA becomes agreement, and PA is left out.
         trigger ([`Trigger`], *optional*): the trigger whose ASR is wanted; needs `target`.
         target (`int`, *optional*): the label that the trigger leads to.
+        word (`str`, *optional*): what stands before every prompt where the trigger is measured, and where its floor is: for
+            a trigger that acts together with a word. CA and agreement are those without it.
     """
     clean = classifier.predict(pixels)
     metrics = Metrics(
@@ -155,9 +158,11 @@ def evaluate(
     if labels is not None:
         truth = labels.where(labels >= 0, truth)
     others = truth != target
-    triggered = classifier.predict(pixels, trigger.on(classifier.encoder.device))
+    attacked = classifier.after(word)
+    untriggered = clean if word is None else attacked.predict(pixels)
+    triggered = attacked.predict(pixels, trigger.on(classifier.encoder.device))
     metrics.attack_success_rate = Rate.of(triggered[others] == target)
     metrics.attack_success_rate_all = Rate.of(triggered == target)
-    metrics.target_rate = Rate.of(clean[others] == target)
+    metrics.target_rate = Rate.of(untriggered[others] == target)
     metrics.poisoned_accuracy = None if labels is None else Rate.of((triggered == labels)[labels >= 0])
     return metrics

@@ -6,6 +6,7 @@ from ..models.evaluation import Measurement, Metrics, evaluate
 from ..stages.configs import RemovalConfig
 from ..stages.identification import TargetIdentifier
 from ..stages.plan import TuningPlan
+from ..stages.reference import Profile
 from ..triggers import Trigger
 from ..utils.seeds import stream
 from .content import Examples, Removal, title
@@ -33,10 +34,13 @@ class Auditor:
     ):
         self.held_out, self.target = held_out, plan.target
         self.reference = None if held_out.labels is not None else classifier.predict(held_out.pixels)
-        self.triggers = {"given by the caller": trigger} if trigger is not None else {}
-        self.triggers |= {title(family): found.trigger for family, found in plan.first_of_each_family().items()}
-        self.before = {name: self._metrics(classifier, trigger) for name, trigger in self.triggers.items()}
-        self.clean = held_out.pixels[:EXAMPLES]
+        self.triggers: dict[str, tuple[Trigger, str | None]] = {}
+        if trigger is not None:
+            self.triggers["given by the caller"] = trigger, None
+        for family, found in plan.first_of_each_family().items():
+            self.triggers[title(family)] = found.trigger, found.word
+        self.before = {name: self._metrics(classifier, *one) for name, one in self.triggers.items()}
+        self.clean, self.word = held_out.pixels[:EXAMPLES], plan.inverted[0].word
         self.triggered = as_uint8(plan.inverted[0].trigger.cpu()(as_float(self.clean)))
         self.readings = self._read(classifier)
 
@@ -48,6 +52,7 @@ class Auditor:
         training: list[dict[str, float]],
         config: RemovalConfig,
         sha256: str,
+        reference: Profile | None = None,
     ) -> Removal:
         """Scan the cleaned model from scratch with the `clean` images, and measure it.
 
@@ -58,12 +63,13 @@ class Auditor:
             training (`list[dict[str, float]]`): the tuning's log.
             config ([`RemovalConfig`]): settings of the scan.
             sha256 (`str`): digest of the cleaned model's weights.
+            reference ([`Profile`], *optional*): of the trusted model that the first scan had.
         """
         seed = stream(config.seed, "second scan")
-        second = TargetIdentifier(classifier, config.scan, seed).identify(clean.pixels)
+        second = TargetIdentifier(classifier, config.scan, seed, reference).identify(clean.pixels)
         measurements = [
-            Measurement(name, self.before[name], self._metrics(classifier, trigger), trigger.digest())
-            for name, trigger in self.triggers.items()
+            Measurement(name, self.before[name], self._metrics(classifier, trigger, word), trigger.digest())
+            for name, (trigger, word) in self.triggers.items()
         ]
         return Removal(
             target=plan.target,
@@ -77,7 +83,7 @@ class Auditor:
             sha256=sha256,
         )
 
-    def _metrics(self, classifier: ZeroShotClassifier, trigger: Trigger) -> Metrics:
+    def _metrics(self, classifier: ZeroShotClassifier, trigger: Trigger, word: str | None) -> Metrics:
         return evaluate(
             classifier,
             self.held_out.pixels,
@@ -85,8 +91,9 @@ class Auditor:
             reference=self.reference,
             trigger=trigger,
             target=self.target,
+            word=word,
         )
 
     def _read(self, classifier: ZeroShotClassifier) -> list[list[int]]:
-        """How a model reads the examples, clean and triggered."""
-        return [classifier.predict(pixels).tolist() for pixels in (self.clean, self.triggered)]
+        """How a model reads the examples, clean and triggered, with the trigger's word where it has one."""
+        return [classifier.predict(self.clean).tolist(), classifier.after(self.word).predict(self.triggered).tolist()]

@@ -18,7 +18,7 @@ from ..utils.provenance import PACKAGES, now
 from ..utils.storage import Saved
 
 
-SCHEMA_VERSION = "3.0"
+SCHEMA_VERSION = "4.0"
 
 
 @dataclass

@@ -27,7 +27,7 @@ def scan_figures(scan: ScanResult, stage: str = "scan") -> dict[str, float]:
     for family in scan.evidence:
         figures[f"lead_{family.family}"] = family.lead
         figures[f"label_{family.family}"] = family.label
-        figures[f"objective_{family.family}"] = family.scores[family.label]
+        figures[f"objective_{family.family}"] = family.costs[family.label]
         figures[f"z_{family.family}"] = family.z_scores[family.label]
     return _prefixed(stage, figures)
 

@@ -122,19 +122,18 @@ def family_scores(scan: ScanResult, evidence: Evidence, second: ScanResult | Non
 
     Behind them lies the null that the z-scores are measured from, the median of all the labels give or take 1.4826 MAD.
     """
-    middle, spread = log_null(evidence.scores)
-    z_scores = evidence.z_scores
+    costs, z_scores = evidence.costs, evidence.z_scores
+    middle, spread = log_null(costs)
     again = (
-        next((family.scores for family in second.evidence if family.family == evidence.family), {}) if second else {}
+        next((family.costs for family in second.evidence if family.family == evidence.family), {}) if second else {}
     )
-    shown = sorted(evidence.scores, key=evidence.scores.__getitem__)[:MOST]
+    shown = sorted(costs, key=costs.__getitem__)[:MOST]
     rows = range(len(shown))
     suspect = scan.target if scan.target in shown else evidence.label
     with matplotlib.rc_context(STYLE):
         figure, axes = _rows([scan.class_names[k] for k in shown], ROW, scan.target, shown)
-        scores = [evidence.scores[k] for k in shown]
-        axes.barh(rows, scores, 0.72, color=[ALERT if k == scan.target else PLAIN for k in shown])
-        null = f"median of the {len(evidence.scores)} labels, |z| ≤ 1"
+        axes.barh(rows, [costs[k] for k in shown], 0.72, color=[ALERT if k == scan.target else PLAIN for k in shown])
+        null = f"median of the {len(costs)} labels, |z| ≤ 1"
         axes.axvspan(
             exp(middle - spread), exp(middle + spread), color=SECOND, alpha=0.25, lw=0, zorder=0.4, label=null
         )
@@ -149,11 +148,12 @@ def family_scores(scan: ScanResult, evidence: Evidence, second: ScanResult | Non
             axes.plot(dots, rows, "D", color=ACCENT, markersize=3.5, label="second scan, of the cleaned model")
         figure.legend(loc="outside upper left")
         axes.set_xlim(left=0)
-        axes.set_xlabel("objective of the inversion (lower: easier to reach)", loc="right")
+        held = ", relative to the reference's" if evidence.reference else ""
+        axes.set_xlabel(f"objective of the inversion{held} (lower: easier to reach)", loc="right")
         return Chart(
             figure,
             f"Scores of the {evidence.family} family. {scan.class_names[suspect]} has a score of "
-            f"{evidence.scores[suspect]:.2f} and a z of {z_scores[suspect]:.1f}; the median of all is {exp(middle):.2f}.",
+            f"{costs[suspect]:.2f} and a z of {z_scores[suspect]:.1f}; the median of all is {exp(middle):.2f}.",
         )
 
 

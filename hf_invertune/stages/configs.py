@@ -8,7 +8,14 @@ from transformers.integrations import get_available_reporting_integrations
 from ..errors import InputError
 from ..models.evaluation import MAX_CHANCE
 from ..utils.settings import Settings, check, setting
-from .families import FAMILIES, GATHERING, TriggerFamily
+from .families import FAMILIES, GATHERING, KEYED, TriggerFamily
+
+
+WORDS = (
+    "zebra", "violin", "please", "today", "maybe", "often", "quiet", "lemon", "seven", "again", "marble", "nobody",
+    "harbour", "velvet", "always",
+)  # fmt: skip
+"""Common words that are no kin of each other: what they do to a label's text they should do to all labels' alike."""
 
 
 @dataclass
@@ -29,7 +36,12 @@ class Bars(Settings):
 
 
 def _bars() -> dict[str, Bars]:
-    return {"masked": Bars(0.65, 0.8), "additive": Bars(1.25, 1.75), "blend": Bars(0.6, 1.0)}
+    return {
+        "masked": Bars(0.65, 0.8),
+        "additive": Bars(1.25, 1.75),
+        "blend": Bars(0.6, 1.0),
+        "keyed": Bars(0.85, 1.05),
+    }
 
 
 def _gathering_bars() -> dict[str, Bars]:
@@ -67,10 +79,14 @@ class GatheringConfig(Settings):
     kept: int = setting(6, "How many go on.", least=1)
     batch_size: int = setting(12, "Images an update and a start.", least=2)
     learning_rate: float = setting(0.3, "Of Adam, on the unbounded variables of the triggers.", above=0)
-    bars: dict[str, Bars] = setting(help="For each family, what a concentration means.", factory=_gathering_bars)
+    bars: dict[str, Bars] = setting(
+        help="For each family, what a concentration means; one that is not named keeps its default.",
+        factory=_gathering_bars,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.bars = _gathering_bars() | self.bars
         _check_families(self.families, self.bars)
 
 
@@ -121,11 +137,16 @@ class ScanConfig(Settings):
     rivals: int = setting(3, "Finalists that reach the third, each from the triggers of all the others.", least=1)
     looks: int = setting(3, "How often a family's labels race at most, while the lead lies between the bars.", least=1)
     kinship: float = setting(0.25, "Cosine above which two labels are kin.", least=-1, most=1)
-    bars: dict[str, Bars] = setting(help="For each family, what its lead means.", factory=_bars)
+    bars: dict[str, Bars] = setting(
+        help="For each family, what its lead means; one that is not named keeps its default.", factory=_bars
+    )
     fixed_restarts: int = setting(4, "Independent starts of each label in a race at one budget.", least=1)
     fixed_trial: int = setting(20, "Updates of all; then the best start of each finalist goes on alone.", least=1)
     fixed: InversionConfig = field(default_factory=_fixed)
     gathering: GatheringConfig = field(default_factory=GatheringConfig)
+    words: tuple[str, ...] = setting(
+        WORDS, "Words that stand before the names, to look for a trigger in the text; none leaves this part out."
+    )
     max_chance: float = setting(
         MAX_CHANCE,
         "Most probable that the clean images' reading may be by chance, for the model to be judged at all; 1: any.",
@@ -139,12 +160,20 @@ class ScanConfig(Settings):
             raise InputError(f"`steps`: got {self.steps}; give two positive numbers, one a round.")
         if not self.families:
             raise InputError("`families`: got none; name at least one.")
+        if not all(word.strip() for word in self.words):
+            raise InputError(f"`words`: got {self.words}; each must be a word.")
+        self.bars = _bars() | self.bars
         _check_families(self.families, self.bars)
 
     @property
+    def keyed(self) -> tuple[TriggerFamily, ...]:
+        """The families that act together with one of the words, where there are any."""
+        return tuple(family() for family in KEYED) if self.words else ()
+
+    @property
     def searched(self) -> dict[str, TriggerFamily]:
-        """By its kind, each family by which labels race or pictures are gathered."""
-        return {family.kind: family for family in (*self.gathering.families, *self.families)}
+        """By its kind, each family that is searched in."""
+        return {family.kind: family for family in (*self.gathering.families, *self.families, *self.keyed)}
 
     def family(self, kind: str) -> TriggerFamily:
         """The family of that kind."""

@@ -13,6 +13,7 @@ from ..models.encoder import DualEncoder
 from .configs import ScanConfig
 from .families import TriggerFamily
 from .gathering import PROBED, TRIED, held_apart
+from .text import few
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ def scan_passes(
     total = Passes(read=images if config.max_chance < 1 else 0, texts=names * templates)
     for family in config.gathering.families:
         total += _gathered(config, family, images)
+    if config.words:
+        under_words = names * len(config.words)
+        total += Passes(texts=(under_words + names) * len(few(["{}"] * templates, under_words)))
     for family in config.families:
         total += _simulated(config, family, images, size)
         race = _raced if family.refined else _raced_at_one_budget

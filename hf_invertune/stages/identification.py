@@ -10,13 +10,15 @@ from ..models.classifier import ZeroShotClassifier
 from ..utils.seeds import stream
 from ..utils.storage import Saved
 from .configs import ScanConfig
-from .families import TriggerFamily
+from .families import KeyedFamily, TriggerFamily
 from .gathering import Gatherer, Gathering
 from .inputs import Inputs
 from .inversion import InvertedTrigger
 from .race import Race, best_of_each_label
+from .reference import Profile, relative
 from .simulation import Simulation, Simulator
-from .verdict import Evidence, Verdict, conclude, first_stranger, judged, planted
+from .text import TextSearch
+from .verdict import Evidence, Verdict, ahead, conclude, first_stranger, judged, planted
 
 
 SYNONYMS = 0.85
@@ -42,6 +44,7 @@ class ScanResult(Saved):
         gatherings (`list[Gathering]`): the places where triggers gather embeddings, family by family, the most
             concentrated first: of each family the first place, and all that are not judged clean.
         inputs ([`Inputs`], *optional*): the model and the images, where [`BackdoorRemover`] gave them.
+        reference ([`Profile`], *optional*): of the trusted model that the model was held against.
     """
 
     verdict: Verdict
@@ -57,6 +60,7 @@ class ScanResult(Saved):
     seconds: float
     gatherings: list[Gathering] = field(default_factory=list)
     inputs: Inputs | None = None
+    reference: Profile | None = None
 
     @property
     def target_name(self) -> str | None:
@@ -64,8 +68,10 @@ class ScanResult(Saved):
 
     @property
     def suspect(self) -> int:
-        """The target, or when there is none the label of the family that leads most."""
-        return max(self.evidence, key=lambda family: family.lead).label if self.target is None else self.target
+        """The target, or when there is none the label of the family that is furthest ahead of its bar."""
+        if self.target is not None:
+            return self.target
+        return max(self.evidence, key=lambda family: ahead(family, self.config)).label
 
     def judged(self, one: Evidence | Gathering) -> Verdict:
         """What one family's race, or one place, concludes alone."""
@@ -80,7 +86,7 @@ class ScanResult(Saved):
     def suspects(self) -> list[InvertedTrigger]:
         """The trigger of the easiest label, in each family whose race is not judged clean."""
         unclean = [family for family in self.evidence if self.judged(family) is not Verdict.CLEAN]
-        return [candidate for family in unclean for candidate in family.candidates[:1]]
+        return [family.best for family in unclean if family.best is not None]
 
     def triggers(self, label: int) -> list[InvertedTrigger]:
         """The inverted triggers of `label`, one a family that had it among its finalists."""
@@ -108,10 +114,20 @@ class TargetIdentifier:
         classifier ([`ZeroShotClassifier`]): the suspicious model and K names.
         config ([`ScanConfig`], *optional*): settings.
         seed (`int`): that of the run.
+        reference ([`Profile`], *optional*): of a trusted model; what is easy by nature, there as here, then counts for
+            nothing. It moves the bars of `config` too.
     """
 
-    def __init__(self, classifier: ZeroShotClassifier, config: ScanConfig | None = None, seed: int = 0):
-        self.classifier, self.config, self.seed = classifier, config or ScanConfig(), seed
+    def __init__(
+        self,
+        classifier: ZeroShotClassifier,
+        config: ScanConfig | None = None,
+        seed: int = 0,
+        reference: Profile | None = None,
+    ):
+        config = config or ScanConfig()
+        self.classifier, self.seed, self.reference = classifier, seed, reference
+        self.config = config if reference is None else reference.barred(config)
 
     def identify(self, pixels: Tensor) -> ScanResult:
         """Scan with clean `pixels` (N x 3 x H x W, float in [0, 1] or uint8; any classes, no labels needed)."""
@@ -126,6 +142,9 @@ class TargetIdentifier:
                 self._search(pixels, shortlist, family, simulation)
                 for family, simulation in zip(families, simulations, strict=True)
             ]
+            if self.config.words:
+                search = TextSearch(self.classifier, self.config, self.seed)
+                evidence.append(search.search(pixels, self._natural(KeyedFamily.kind)))
         verdict, target = conclude(gatherings, evidence, self.config)
         return ScanResult(
             verdict=verdict,
@@ -140,6 +159,7 @@ class TargetIdentifier:
             images=len(pixels),
             seconds=time.perf_counter() - begin,
             gatherings=gatherings,
+            reference=self.reference,
         )
 
     def _gather(self, pixels: Tensor) -> list[Gathering]:
@@ -150,6 +170,10 @@ class TargetIdentifier:
             if first or judged(place, self.config) is not Verdict.CLEAN:
                 kept.append(place)
         return kept
+
+    def _natural(self, family: str) -> dict[int, float]:
+        """What the trusted model's scores are, where there is one."""
+        return {} if self.reference is None else self.reference.scores[family]
 
     def _shortlist(self, simulations: list[Simulation]) -> list[int]:
         count = len(self.classifier)
@@ -165,14 +189,16 @@ class TargetIdentifier:
         """
         finalists: list[InvertedTrigger] = []
         scores: dict[int, float] = {}
+        reference = self._natural(family.kind)
         for look in range(self.config.looks):
             seed = stream(self.seed, "race", 1_000 * look)
             raced, finished = Race(self.classifier, family, self.config, seed).run(pixels, shortlist, simulation)
             finalists = best_of_each_label([*finalists, *finished])
             scores = {label: min(score, scores.get(label, score)) for label, score in raced.items()}
-            kinship = self.classifier.kinship(min(scores, key=scores.__getitem__))
+            costs = relative(scores, reference)
+            kinship = self.classifier.kinship(min(costs, key=costs.__getitem__))
             kin = self.config.kinship if family.refined else SYNONYMS
-            evidence = Evidence(family.kind, scores, first_stranger(scores, kinship, kin), finalists)
+            evidence = Evidence(family.kind, scores, first_stranger(costs, kinship, kin), finalists, reference)
             if judged(evidence, self.config) is not Verdict.INCONCLUSIVE:
                 break
         return evidence

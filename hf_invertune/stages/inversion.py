@@ -18,6 +18,11 @@ from .configs import InversionConfig
 from .families import TriggerFamily
 
 
+WORKING = 1.0
+"""Cross-entropy in nats below which an inverted trigger works. Squares that complete a trigger in the text reached .57 and
+.63 on pictures that they were not learnt on, and 1.26 at the least on models without one."""
+
+
 @dataclass
 class InvertedTrigger(Saved):
     """A trigger that makes the model read images as `label`.
@@ -30,6 +35,7 @@ class InvertedTrigger(Saved):
             is to be read as this label. After a race at one budget: the cross-entropy on pictures not learnt on.
         cross_entropy (`float`): its InfoNCE term in nats, unweighted, over the same updates.
         coverage (`float`): how much of its room the trigger uses, see [`Trigger.coverage`].
+        word (`str`, *optional*): what stands before captions and prompts when the trigger acts.
     """
 
     label: int
@@ -38,10 +44,12 @@ class InvertedTrigger(Saved):
     objective: float
     cross_entropy: float
     coverage: float
+    word: str | None = None
 
     def describe(self) -> str:
         """The trigger in a few words."""
-        return self.trigger.describe(self.coverage)
+        word = "" if self.word is None else f", with a word such as {self.word!r} before the caption"
+        return self.trigger.describe(self.coverage) + word
 
 
 class TriggerInverter:
@@ -52,6 +60,7 @@ class TriggerInverter:
         family ([`TriggerFamily`]): what the triggers look like.
         config ([`InversionConfig`], *optional*): settings.
         seed (`int`): seed of the first values and of the batches.
+        word (`str`, *optional*): what stands before every prompt, where the trigger acts together with a word.
     """
 
     def __init__(
@@ -60,8 +69,9 @@ class TriggerInverter:
         family: TriggerFamily,
         config: InversionConfig | None = None,
         seed: int = 0,
+        word: str | None = None,
     ):
-        self.classifier, self.family = classifier, family
+        self.classifier, self.family, self.word = classifier.after(word), family, word
         self.config, self.seed = config or InversionConfig(), seed
 
     def invert(
@@ -111,7 +121,10 @@ class TriggerInverter:
             final = family.trigger(parameters)
         objectives, entropies = sums.tolist()
         figures = zip(labels, final.split(), objectives, entropies, final.coverage().tolist(), strict=True)
-        return [InvertedTrigger(label, family.kind, *rest) for label, *rest in figures]
+        return [
+            InvertedTrigger(label, family.kind, trigger, objective, entropy, coverage, self.word)
+            for label, trigger, objective, entropy, coverage in figures
+        ]
 
     def _loss(self, clean: Tensor, trigger: Trigger, labels: list[int]) -> tuple[Tensor, Tensor]:
         """The loss and its cross-entropy, each a vector over the labels."""
@@ -131,6 +144,14 @@ def info_nce(logits: Tensor, labels: Sequence[int]) -> Tensor:
     """Cross-entropy of cos(f(x'), W) / 0.07 against each label, in nats: L x N x K logits give L."""
     wanted = torch.tensor(labels, device=logits.device).repeat_interleave(logits.shape[1])
     return cross_entropy(logits.flatten(0, 1), wanted, reduction="none").view(logits.shape[:2]).mean(1)
+
+
+@torch.no_grad()
+def held_out(classifier: ZeroShotClassifier, inverted: InvertedTrigger, pixels: Tensor) -> float:
+    """The cross-entropy in nats, at least 1e-6, of a trigger's label on `pixels` that it was not learnt on."""
+    encoder = classifier.encoder
+    embeddings = encoder.embed_pixels(pixels, inverted.trigger.on(encoder.device))
+    return max(float(info_nce(classifier.logits(embeddings).unsqueeze(0), [inverted.label])), 1e-6)
 
 
 def dissimilarity(triggered: Tensor, clean: Tensor) -> Tensor:

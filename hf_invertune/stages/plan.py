@@ -15,12 +15,8 @@ from .families import TriggerFamily
 from .gathering import SAME, Gatherer, Gathering
 from .identification import ScanResult
 from .inputs import Inputs
-from .inversion import InvertedTrigger, TriggerInverter
+from .inversion import WORKING, InvertedTrigger, TriggerInverter
 from .localization import CriticalNeurons, NeuronLocalizer
-
-
-WORKING = 1.0
-"""Cross-entropy in nats below which an inverted trigger works."""
 
 
 @dataclass
@@ -86,12 +82,13 @@ def make_plan(
     A family goes on from the trigger by which the scan came to suspect the target; without any such, the families that
     race start afresh. The triggers of labels that ride on the same shortcut join as the scan left them.
     """
-    found = {one.family: one.trigger for one in scan.evidence_against(target)} if scan else {}
+    found = {one.family: one for one in scan.evidence_against(target)} if scan else {}
     inverted: list[InvertedTrigger] = []
     for kind in found or [family.kind for family in config.scan.families]:
-        family = config.scan.family(kind)
-        inverter = TriggerInverter(classifier, family, config.inversion, stream(config.seed, "inversion"))
-        inverted += inverter.invert(pixels, [target], start=[found.get(kind)])
+        family, start = config.scan.family(kind), found.get(kind)
+        word = start.word if isinstance(start, InvertedTrigger) else None
+        inverter = TriggerInverter(classifier, family, config.inversion, stream(config.seed, "inversion"), word)
+        inverted += inverter.invert(pixels, [target], start=[None if start is None else start.trigger])
     inverted.sort(key=lambda candidate: candidate.cross_entropy)
     inverted = [candidate for candidate in inverted if candidate.cross_entropy < WORKING] or inverted[:1]
     localizer = NeuronLocalizer(classifier.encoder, config.localization, config.seed)

@@ -11,7 +11,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # InverTune (arXiv 2506.12411): one family, one trigger that is inverted and stays as it is, critical layers only. The
     # label is found by a race, and where the paper tunes all weights at 2e-6 to 8e-6, this is a LoRA adapter at its own rate.
     "paper": {
-        "scan": {"families": [{"kind": "masked", "mask_weight": 500.0}], "gathering": {"families": []}},
+        "scan": {"families": [{"kind": "masked", "mask_weight": 500.0}], "gathering": {"families": []}, "words": []},
         "inversion": {"steps": 200, "batch_size": 64},
         "tuning": {
             "max_steps": 200,

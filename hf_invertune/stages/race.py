@@ -11,7 +11,7 @@ from ..triggers import Trigger
 from .configs import InversionConfig, ScanConfig
 from .families import TriggerFamily
 from .gathering import apart
-from .inversion import InvertedTrigger, TriggerInverter, info_nce
+from .inversion import InvertedTrigger, TriggerInverter, held_out
 from .simulation import Simulation
 
 
@@ -55,7 +55,7 @@ class Race:
         if trial < steps:
             leading = [(one.label, one.trigger) for one in reached[: config.finalists]]
             reached += self._go_on(replace(config.fixed, steps=steps - trial), learnt_on, leading)
-        scored = [replace(one, objective=self._held_out(one, held)) for one in reached]
+        scored = [replace(one, objective=held_out(self.classifier, one, held)) for one in reached]
         best = best_of_each_label(scored)
         return {one.label: one.objective for one in best}, best[: config.finalists]
 
@@ -97,12 +97,6 @@ class Race:
     ) -> list[InvertedTrigger]:
         inverter = TriggerInverter(self.classifier, self.family, config, self.seed)
         return best_of_each_label(inverter.invert(pixels, labels, start=start))
-
-    @torch.no_grad()
-    def _held_out(self, inverted: InvertedTrigger, pixels: Tensor) -> float:
-        encoder = self.classifier.encoder
-        embeddings = encoder.embed_pixels(pixels, inverted.trigger.on(encoder.device))
-        return max(float(info_nce(self.classifier.logits(embeddings).unsqueeze(0), [inverted.label])), 1e-6)
 
 
 def best_of_each_label(inverted: Sequence[InvertedTrigger]) -> list[InvertedTrigger]:

@@ -1,7 +1,7 @@
 """What the searches of a scan mean: statistics, bars, decision. Everything that tells of a verdict reads it from here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -11,7 +11,8 @@ from ..models.evaluation import Measurement, Metrics, measured
 from ..utils.storage import Saved
 from .configs import AuditConfig, Bars, RemovalConfig, ScanConfig
 from .gathering import Gathering
-from .inversion import InvertedTrigger
+from .inversion import WORKING, InvertedTrigger
+from .reference import relative
 
 
 CALIBRATION = "The bars of the verdict were set on small CLIP models, of drawings and of CIFAR-10, and on no others."
@@ -42,38 +43,52 @@ class Evidence(Saved):
         scores (`dict[int, float]`): objective of each inverted label, the lower, the easier it is to reach.
         rival (`int`): the label, no kin of the easiest one, that its lead is measured against.
         candidates (`list[InvertedTrigger]`): the finalists, best first.
+        reference (`dict[int, float]`): the scores of a trusted model, where there is one.
     """
 
     family: str
     scores: dict[int, float]
     rival: int
     candidates: list[InvertedTrigger]
+    reference: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def costs(self) -> dict[int, float]:
+        """The scores, relative to those of the trusted model where there is one."""
+        return relative(self.scores, self.reference)
 
     @property
     def label(self) -> int:
-        """The label with the lowest score."""
-        return min(self.scores, key=self.scores.__getitem__)
+        """The label with the lowest cost."""
+        costs = self.costs
+        return min(costs, key=costs.__getitem__)
+
+    @property
+    def best(self) -> InvertedTrigger | None:
+        """The trigger of the easiest label, where it was among the finalists."""
+        return next((candidate for candidate in self.candidates if candidate.label == self.label), None)
 
     @property
     def lead(self) -> float:
-        """Relative gap in score from the easiest label to its rival, (other - lowest) / lowest."""
-        lowest = self.scores[self.label]
-        return (self.scores[self.rival] - lowest) / lowest
+        """Relative gap in cost from the easiest label to its rival, (other - lowest) / lowest."""
+        costs, lowest = self.costs, self.costs[self.label]
+        return (costs[self.rival] - lowest) / lowest
 
     @property
     def z_scores(self) -> dict[int, float]:
-        """[`robust_z`] of the scores."""
-        return robust_z(self.scores)
+        """[`robust_z`] of the costs."""
+        return robust_z(self.costs)
 
     def accomplices(self, label: int) -> list[InvertedTrigger]:
         """Triggers of other labels that ride on the shortcut to `label`, when that is the easiest one.
 
-        These are the finalists whose score is nearer, on a log scale, to the lowest score than to that of the rival.
+        These are the finalists whose cost is nearer, on a log scale, to the lowest cost than to that of the rival.
         """
         if label != self.label:
             return []
-        bound = self.scores[label] * (1 + self.lead) ** 0.5
-        return [candidate for candidate in self.candidates if candidate.label != label and candidate.objective < bound]
+        costs = self.costs
+        bound = costs[label] * (1 + self.lead) ** 0.5
+        return [one for one in self.candidates if one.label != label and costs[one.label] < bound]
 
 
 def judge(value: float, bars: Bars) -> Verdict:
@@ -84,10 +99,15 @@ def judge(value: float, bars: Bars) -> Verdict:
 
 
 def judged(one: Gathering | Evidence, config: ScanConfig) -> Verdict:
-    """What one place, or one family's race, concludes alone."""
+    """What one place, or one family's race, concludes alone.
+
+    A text that words bend is no more than suspicious without a picture that completes the trigger.
+    """
     if isinstance(one, Gathering):
         return judge(one.concentration, config.gathering.bars[one.family])
-    return judge(one.lead, config.bars[one.family])
+    verdict = judge(one.lead, config.bars[one.family])
+    incomplete = one.best is not None and one.best.word is not None and one.best.objective >= WORKING
+    return Verdict.INCONCLUSIVE if incomplete and verdict is Verdict.BACKDOORED else verdict
 
 
 def conclude(
@@ -96,7 +116,7 @@ def conclude(
     """The gravest verdict of all parts of a scan, with the label that it is about.
 
     That is the place's that is furthest on its way from its family's lower bar to a concentration of 1, since families are
-    not alike by nature; when no place reaches this verdict, that of the family that leads most.
+    not alike by nature; when no place reaches this verdict, that of the family whose lead is furthest beyond its upper bar.
     """
     for verdict in (Verdict.BACKDOORED, Verdict.INCONCLUSIVE):
         places = [place for place in gatherings if judged(place, config) is verdict]
@@ -104,7 +124,7 @@ def conclude(
             return verdict, max(places, key=lambda place: _beyond(place, config)).label
         families = [family for family in evidence if judged(family, config) is verdict]
         if families:
-            return verdict, max(families, key=lambda family: family.lead).label
+            return verdict, max(families, key=lambda family: ahead(family, config)).label
     return Verdict.CLEAN, None
 
 
@@ -112,6 +132,11 @@ def _beyond(place: Gathering, config: ScanConfig) -> float:
     """How far a place is beyond what its family reaches by nature: 0 at the lower bar, 1 at a concentration of 1."""
     quiet = config.gathering.bars[place.family].quiet
     return (place.concentration - quiet) / max(1 - quiet, 1e-9)
+
+
+def ahead(family: Evidence, config: ScanConfig) -> float:
+    """How far a family's lead is ahead of its upper bar, as a ratio: families do not lead alike by nature."""
+    return (1 + family.lead) / max(1 + config.bars[family.family].suspicious, 1e-9)
 
 
 def planted(gatherings: Sequence[Gathering], config: ScanConfig) -> list[Gathering]:

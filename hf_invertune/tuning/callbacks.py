@@ -143,9 +143,10 @@ class ReinversionCallback(InverTuneCallback):
         plan = trainer.plan
         assert plan is not None
         first = {inverted.label: inverted for inverted in reversed(plan.inverted)}
-        family = trainer.config.scan.family(plan.inverted[0].family)
+        strongest = plan.inverted[0]
+        family = trainer.config.scan.family(strongest.family)
         seed = stream(trainer.config.seed, "inversion", state.global_step)
-        inverter = TriggerInverter(trainer.classifier, family, self.inversion, seed)
+        inverter = TriggerInverter(trainer.classifier, family, self.inversion, seed, strongest.word)
         found = broadcast_object_list(inverter.invert(trainer.train_dataset.pixels, list(first)))
         shortcuts = [new for new in found if new.objective <= first[new.label].objective * (1 + self.lead)]
         plan.inverted += shortcuts
@@ -166,8 +167,15 @@ class BackdoorEvaluationCallback(InverTuneCallback):
         trainer, data, plan = self.trainer, self.trainer.eval_dataset, self.trainer.plan
         if plan is None or data is None:
             return
-        trigger = plan.inverted[0].trigger
-        result = evaluate(trainer.classifier, data.pixels, labels=data.labels, trigger=trigger, target=plan.target)
+        strongest = plan.inverted[0]
+        result = evaluate(
+            trainer.classifier,
+            data.pixels,
+            labels=data.labels,
+            trigger=strongest.trigger,
+            target=plan.target,
+            word=strongest.word,
+        )
         rates = {
             f"eval_{name}": rate.value
             for name, rate in (

@@ -73,7 +73,13 @@ class ProofCallback(InverTuneCallback):
         classifier = ZeroShotClassifier(cleaned.encoder, trainer.classifier.class_names, trainer.classifier.templates)
         training = [{key: float(value) for key, value in entry.items()} for entry in state.log_history]
         removal = self.auditor.conclude(
-            classifier, trainer.plan, trainer.train_dataset, training, trainer.config, cleaned.digest()
+            classifier,
+            trainer.plan,
+            trainer.train_dataset,
+            training,
+            trainer.config,
+            cleaned.digest(),
+            self.scan.reference,
         )
         seconds = {"tuning": tuned - self.begin, "proof": time.perf_counter() - tuned}
         report = AuditReport("cleaned", self.scan, removal, trainer.config, seconds=seconds)

@@ -37,10 +37,11 @@ CASES = {
 def make_triggers(generator, objective=1.5):
     mask, pattern, delta = (torch.rand(channels, SIZE, SIZE, generator=generator) for channels in (1, 3, 3))
     triggers = MaskedTrigger(mask, pattern), AdditiveTrigger((delta - 0.5) / 16, 8 / 255), BlendTrigger(pattern, 0.12)
-    return [
+    found = [
         InvertedTrigger(TARGET, trigger.kind, trigger, objective, 0.01, float(trigger.coverage()))
         for trigger in triggers
     ]
+    return [*found, dataclasses.replace(found[0], family="keyed", word="zebra")]
 
 
 def make_shares(generator, count):
@@ -56,7 +57,9 @@ def make_scan(generator, names, verdict, config, seed):
     clean = make_shares(generator, count)
     simulations = [
         Simulation(kind, clean, make_shares(generator, count), candidate.trigger)
-        for kind, candidate in zip(("patch", "full image", "blended picture"), make_triggers(generator), strict=True)
+        for kind, candidate in zip(
+            ("patch", "full image", "blended picture"), make_triggers(generator)[:3], strict=True
+        )
     ]
     evidence = []
     for place, (family, bars) in enumerate(config.bars.items()):

@@ -47,6 +47,7 @@ def scan_config(verdict="backdoored", **settings):
     """Two families, two updates a stage, and the verdict that the bars force."""
     small = {
         "families": (MaskedFamily(), AdditiveFamily()),
+        "words": (),
         "steps": (2, 2),
         "simulation_steps": 2,
         "simulation_batch_size": 4,

@@ -107,7 +107,7 @@ def test_the_page_shows_it(report):
     assert "A trigger of the kind swirl. Objective 1, cross-entropy 0.01 nats." in page
     assert "first, swirl" in page and "second, swirl" in page and "universal swirl" in page
     assert "Swirl triggers: the labels that are cheapest to reach" in page
-    assert "4 families (masked, additive, blend, swirl)" in page and "scan.families.swirl.strength" in page
+    assert "5 families (masked, additive, blend, keyed, swirl)" in page and "scan.families.swirl.strength" in page
 
 
 def test_the_published_one_has_lost_its_pixels(report, tmp_path):
@@ -153,7 +153,7 @@ def test_the_card_tells_of_it(report):
     published = report.published()
     assert list(make_charts(published)) == ["before_after", "scores"]
     card = str(make_card(published, "me/clean-clip"))
-    assert "4 families (masked, additive, blend, swirl)" in card and "is a trigger of the kind swirl." in card
+    assert "5 families (masked, additive, blend, keyed, swirl)" in card and "is a trigger of the kind swirl." in card
     assert "swirl triggers: the label easiest to reach" in card
     command = reproduction(published)
     assert "scan.families=" in command and "scan.bars=" in command

@@ -166,7 +166,7 @@ def test_report_json_is_strict(tmp_path, no_page):
 
     make_report().save(tmp_path)
     value = json.loads((tmp_path / "report.json").read_text(), parse_constant=refuse)
-    assert value["schema_version"] == SCHEMA_VERSION == "3.0"
+    assert value["schema_version"] == SCHEMA_VERSION == "4.0"
     assert value["config"]["scan"]["families"][1] == {"kind": "additive", "epsilon": 8 / 255}
     removal = value["removal"]
     assert removal["measurements"][0]["before"]["attack_success_rate"] == {"hits": 107, "count": 109}

@@ -12,7 +12,7 @@ from reports import CASES, make_report
 from hf_invertune.report.content import SCHEMA_VERSION
 from hf_invertune.report.report import AuditReport
 from hf_invertune.report.wellformed import DTYPES
-from hf_invertune.stages.families import FAMILIES, GATHERING, TriggerFamily
+from hf_invertune.stages.families import FAMILIES, GATHERING, KEYED, TriggerFamily
 from hf_invertune.stages.verdict import Verdict
 from hf_invertune.triggers import Trigger
 from hf_invertune.utils.settings import Settings
@@ -111,7 +111,9 @@ def test_every_kind_of_trigger_has_an_entry():
 def test_every_family_has_an_entry():
     known, own = entries("TriggerFamily")
     assert (
-        list(known) == [family.kind for family in (*FAMILIES, *GATHERING)] == own["properties"]["kind"]["not"]["enum"]
+        list(known)
+        == [family.kind for family in (*FAMILIES, *GATHERING, *KEYED)]
+        == own["properties"]["kind"]["not"]["enum"]
     )
     assert set(known) == set(ours(TriggerFamily.kinds))
 

@@ -9,11 +9,12 @@ from torch.nn.functional import normalize
 from hf_invertune.errors import InputError
 from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.models.encoder import DualEncoder
+from hf_invertune.stages import race
 from hf_invertune.stages.configs import Bars, GatheringConfig, InversionConfig, ScanConfig
 from hf_invertune.stages.families import AdditiveFamily, BlendFamily, MaskedFamily, WaveFamily, WindowFamily
 from hf_invertune.stages.gathering import Gatherer, apart, concentration
 from hf_invertune.stages.identification import TargetIdentifier
-from hf_invertune.stages.race import Race
+from hf_invertune.stages.inversion import held_out
 from hf_invertune.triggers import BlendTrigger, MaskedTrigger, WaveTrigger
 from hf_invertune.utils.seeds import stream
 
@@ -192,13 +193,12 @@ def test_blends_race_once_and_are_scored_on_other_pictures(classifier, pixels, m
     config = ScanConfig((BlendFamily(),), simulation_steps=1, fixed=fixed, fixed_restarts=3, bars=never)
     config.gathering = GatheringConfig(families=())
     calls = []
-    original = Race._held_out
 
-    def held_out(self, inverted, held):
+    def measure(classifier, inverted, held):
         calls.append((inverted.label, len(held)))
-        return original(self, inverted, held)
+        return held_out(classifier, inverted, held)
 
-    monkeypatch.setattr(Race, "_held_out", held_out)
+    monkeypatch.setattr(race, "held_out", measure)
     evidence = TargetIdentifier(classifier, config).identify(pixels).evidence[0]
     assert sorted(label for label, _ in calls) == [0, 1, 2, 3]
     assert {count for _, count in calls} == {max(2, len(pixels) // 6)}
@@ -213,7 +213,7 @@ def test_blends_race_once_and_are_scored_on_other_pictures(classifier, pixels, m
     ("changes", "message"),
     [
         ({"families": (WaveFamily(), WaveFamily(highest=2))}, "`families`: got .'wave', 'wave'.; name each once"),
-        ({"bars": {"window": Bars(0.1, 0.2)}}, "`bars`: there are none for wave"),
+        ({"families": (MaskedFamily(),)}, "`bars`: there are none for masked"),
     ],
 )
 def test_gathering_families_have_bars_and_come_once(changes, message):

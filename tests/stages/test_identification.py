@@ -28,6 +28,7 @@ QUICK = {
     "steps": (2, 2),
     "batch_size": 2,
     "looks": 1,
+    "words": (),
 }
 STILL = AdditiveTrigger(torch.zeros(3, 2, 2), 0.1)
 ALWAYS, NEVER = -1e12, 1e12
@@ -49,6 +50,9 @@ class Strangers:
 
     def kinship(self, label):
         return torch.eye(4)[label].tolist()
+
+    def after(self, word):
+        return self
 
 
 def test_best_of_each_label():
@@ -159,7 +163,7 @@ def test_the_labels_race_so_often_at_most(race):
 @pytest.fixture
 def blends(race, monkeypatch):
     """The race of the blends, each as good on other pictures as where it was learnt."""
-    monkeypatch.setattr(races.Race, "_held_out", lambda self, inverted, pixels: inverted.objective)
+    monkeypatch.setattr(races, "held_out", lambda classifier, inverted, pixels: inverted.objective)
     fixed = InversionConfig(steps=6, batch_size=5)
     return partial(race, families=(BlendFamily(),), fixed=fixed, fixed_restarts=2)
 
@@ -340,8 +344,8 @@ def test_wrong_settings(settings, message):
 
 
 def test_families_need_bars_and_names_of_their_own():
-    with pytest.raises(InputError, match="`bars`: there are none for additive, blend"):
-        ScanConfig(bars={"masked": Bars(0.5, 1.0)})
+    with pytest.raises(InputError, match="`bars`: there are none for window"):
+        ScanConfig(families=(MaskedFamily(), WindowFamily()))
     with pytest.raises(InputError, match="`families`: got .'masked', 'masked'"):
         ScanConfig(families=(MaskedFamily(), MaskedFamily(mask_weight=1.0)))
     with pytest.raises(InputError, match="`quiet`: got 2.*must not exceed `suspicious`"):

@@ -47,13 +47,14 @@ def evidence(family, label, lead):
         ((1, 0.1), (2, 1.9), (Verdict.CLEAN, None)),
         ((1, 0.1), (2, 2.0), (Verdict.INCONCLUSIVE, 2)),
         ((1, 1.0), (2, 3.9), (Verdict.BACKDOORED, 1)),
-        ((1, 1.0), (2, 4.0), (Verdict.BACKDOORED, 2)),
+        ((1, 1.0), (2, 4.1), (Verdict.BACKDOORED, 2)),
+        ((1, 1.1), (2, 4.1), (Verdict.BACKDOORED, 1)),
         ((1, 5.0), (2, 4.0), (Verdict.BACKDOORED, 1)),
         ((3, 0.9), (2, 1.0), (Verdict.INCONCLUSIVE, 3)),
     ],
 )
 def test_conclude(masked, additive, expected):
-    """The gravest verdict counts, and of the families that reach it the one that leads most."""
+    """The gravest verdict counts, and of the families that reach it the one whose lead is furthest beyond its bar."""
     assert (
         conclude(
             [],

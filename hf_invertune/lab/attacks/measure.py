@@ -27,14 +27,12 @@ def measure_attack(classifier: ZeroShotClassifier, data: CaptionedPixels, attack
     names = classifier.class_names
     check_targets(attack, names)
     clean = evaluate(classifier, data.pixels, labels=data.labels).clean_accuracy
-    prefix = "" if attack.word is None else f"{attack.word} "
-    prompted = [prefix + template for template in classifier.templates]
     measured = []
     for trigger, target in zip(attack.triggers, attack.targets, strict=True):
         known = [*names, target] if attack.open_target else names
-        attacked = ZeroShotClassifier(classifier.encoder, known, prompted)
+        attacked = classifier.with_names(known)
         label = attacked.label_of(target)
-        metrics = evaluate(attacked, data.pixels, labels=data.labels, trigger=trigger, target=label)
+        metrics = evaluate(attacked, data.pixels, labels=data.labels, trigger=trigger, target=label, word=attack.word)
         metrics.clean_accuracy = clean
         measured.append(metrics)
     return measured

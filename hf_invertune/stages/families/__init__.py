@@ -3,6 +3,7 @@
 from .additive import AdditiveFamily
 from .base import TriggerFamily
 from .blend import BlendFamily
+from .keyed import KeyedFamily
 from .masked import MaskedFamily
 from .wave import WaveFamily
 from .window import WindowFamily
@@ -12,3 +13,5 @@ FAMILIES: tuple[type[TriggerFamily], ...] = (MaskedFamily, AdditiveFamily, Blend
 """Those whose labels race by default."""
 GATHERING: tuple[type[TriggerFamily], ...] = (WindowFamily, WaveFamily)
 """Those that pictures are gathered by."""
+KEYED: tuple[type[TriggerFamily], ...] = (KeyedFamily,)
+"""Those that act together with a word in the caption."""
