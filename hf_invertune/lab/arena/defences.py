@@ -24,7 +24,7 @@ class Ours(Defence):
     """[`BackdoorRemover.remove`] with its defaults; `learning_rate` is that of its adapter."""
 
     name = "hf_invertune"
-    revision = 2
+    revision = 3
     minimum_images = AuditConfig.minimum_images
 
     def treat(self, clip: LoadedModel, data: CaptionedPixels, class_names: Sequence[str], found: Any) -> Defended:
