@@ -8,28 +8,20 @@ The zoo is one for development (benchmarks/zoos/*-dev.yaml): what settings are c
 """
 
 import argparse
-import dataclasses
 import json
 import time
 from typing import Any
 
 import torch
+from development import IMAGES, cleaning_data, measured_attack, world_of, zoo_arguments
 from results_file import RESULTS, write_result
 
 from hf_invertune import BackdoorRemover, RemovalConfig, Zoo
 from hf_invertune.data.pixels import PixelDataset
-from hf_invertune.lab.attacks.measure import measure_attack
 from hf_invertune.lab.zoo.victim import Victim
 from hf_invertune.lab.zoo.worlds import World
 from hf_invertune.stages.identification import ScanResult
 from hf_invertune.utils.runtime import keep_freed_memory
-
-
-IMAGES, TEST_IMAGES = 500, 1000
-
-
-def rate(rate: Any) -> float:
-    return round(rate.value, 4)
 
 
 def scanned(scan: ScanResult) -> dict[str, Any]:
@@ -55,42 +47,28 @@ def scanned(scan: ScanResult) -> dict[str, Any]:
 
 def removed(world: World, victim: Victim, remover: BackdoorRemover, data: PixelDataset) -> dict[str, Any]:
     """The outcome, and the attack's own triggers before and after, one entry a target."""
-    test = world.test.subset(torch.arange(TEST_IMAGES))
-
-    def measured() -> list[Any]:
-        if victim.truth.attack is None:
-            return []
-        return measure_attack(world.classifier(remover.source.encoder), test, victim.attack())
-
-    before = measured()
+    before = measured_attack(world, victim, remover)
     report = remover.remove(data, config=RemovalConfig()).report
-    rates = ("attack_success_rate", "target_rate", "clean_accuracy", "poisoned_accuracy")
+    after = measured_attack(world, victim, remover)
     return {
         **scanned(report.scan),
         "outcome": report.outcome,
         "reasons": report.reasons,
-        "attack": [
-            {name: [rate(getattr(one, name)) for one in pair] for name in rates}
-            for pair in zip(before, measured(), strict=True)
-        ],
+        "attack": [{name: [old[name], new[name]] for name in old} for old, new in zip(before, after, strict=True)],
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("zoo")
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = zoo_arguments(argparse.ArgumentParser(description=__doc__, formatter_class=formatter))
     parser.add_argument("--only", nargs="+", help="names of victims, in this order; all when not given")
     parser.add_argument("--remove", action="store_true", help="remove what is found, and measure the attack itself")
-    parser.add_argument("--train", help="the training pictures, in place of those the zoo's recipe names")
-    parser.add_argument("--test", help="the test pictures, likewise")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
     zoo = Zoo.open(options.zoo)
-    given = {"train": options.train, "test_source": options.test}
-    world = dataclasses.replace(zoo.world, **{name: path for name, path in given.items() if path})
-    drawn = torch.randperm(len(world.cleaning), generator=torch.Generator().manual_seed(0))[:IMAGES]
-    data = world.cleaning.images(world.class_names).subset(drawn)
+    world = world_of(zoo, options)
+    data = cleaning_data(world)
     name = f"{'removal' if options.remove else 'detection'}_{world.name}"
     settings = json.loads(json.dumps(RemovalConfig().plain()))
     path, known = RESULTS / f"{name}.json", {victim.truth.name: victim for victim in zoo.victims}

@@ -95,6 +95,9 @@ class Source:
     config: ConfigFile = None
     preset: Preset = None
     assignments: Assignments = None
+    false_alarms: Annotated[
+        float | None, option("Rate at which clean models may be called anything but clean; 0.01 by default.")
+    ] = None
     seed: Annotated[int | None, option("Seed of everything random.", min=0, max=2**32 - 1)] = None
     revision: Revision = None
     subfolder: Subfolder = None
@@ -116,6 +119,8 @@ class Source:
                 "`preset`: got a `config` file too; pass one of them, and single settings by `assignments`."
             )
         config = preset(self.preset or "default") if self.config is None else RemovalConfig.load(self.config)
+        if self.false_alarms is not None:
+            config = config.with_false_alarms(self.false_alarms)
         config = config.assign([*(self.assignments or []), *assignments], "assignments")
         return config if self.seed is None else config.assign([f"seed={self.seed}"])
 

@@ -56,7 +56,13 @@ def render(report: ReportContent) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "interval": interval, "figures": "{:.4g}".format, "begin": begin}
+    environment.filters |= {
+        "percent": percent,
+        "interval": interval,
+        "figures": "{:.4g}".format,
+        "begin": begin,
+        "by_chance": by_chance,
+    }
     target = report.target_name
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -77,6 +83,13 @@ def render(report: ReportContent) -> str:
         strongest=strongest(report),
         settings=list(flat(report.config.plain())),
     )
+
+
+def by_chance(chance: float | None) -> str:
+    """A chance in percent, with no more digits than it deserves."""
+    if chance is None:
+        return "not known"
+    return "< 0.01 %" if chance < 1e-4 else f"{100 * chance:.2g} %"
 
 
 def headline(report: ReportContent, target: str | None) -> str:

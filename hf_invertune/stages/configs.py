@@ -1,13 +1,15 @@
 """The settings of a removal, stage by stage. Each is checked when it is made, so before any work."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 from transformers.integrations import get_available_reporting_integrations
 
 from ..errors import InputError
 from ..models.evaluation import MAX_CHANCE
 from ..utils.settings import Settings, check, setting
+from .calibration import Statistic, bars_at
 from .families import FAMILIES, GATHERING, KEYED, TriggerFamily
 
 
@@ -35,17 +37,13 @@ class Bars(Settings):
             raise InputError(f"`quiet`: got {self.quiet}; it must not exceed `suspicious`, {self.suspicious}.")
 
 
-def _bars() -> dict[str, Bars]:
-    return {
-        "masked": Bars(0.65, 0.8),
-        "additive": Bars(1.25, 1.75),
-        "blend": Bars(0.6, 1.0),
-        "keyed": Bars(0.85, 1.05),
-    }
+FALSE_ALARMS = 0.01
+"""At which rate a clean model is called anything but clean, by default."""
 
 
-def _gathering_bars() -> dict[str, Bars]:
-    return {"window": Bars(0.7, 0.76), "wave": Bars(0.84, 0.9)}
+def calibrated_bars(statistic: Statistic, false_alarms: float = FALSE_ALARMS) -> dict[str, Bars]:
+    """The bars of each family for a rate of false alarms; see [`bars_at`]."""
+    return {family: Bars(*pair) for family, pair in bars_at(statistic, false_alarms).items()}
 
 
 def _check_families(families: tuple[TriggerFamily, ...], bars: dict[str, Bars]) -> None:
@@ -81,12 +79,12 @@ class GatheringConfig(Settings):
     learning_rate: float = setting(0.3, "Of Adam, on the unbounded variables of the triggers.", above=0)
     bars: dict[str, Bars] = setting(
         help="For each family, what a concentration means; one that is not named keeps its default.",
-        factory=_gathering_bars,
+        factory=lambda: calibrated_bars("concentration"),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.bars = _gathering_bars() | self.bars
+        self.bars = calibrated_bars("concentration") | self.bars
         _check_families(self.families, self.bars)
 
 
@@ -138,7 +136,8 @@ class ScanConfig(Settings):
     looks: int = setting(3, "How often a family's labels race at most, while the lead lies between the bars.", least=1)
     kinship: float = setting(0.25, "Cosine above which two labels are kin.", least=-1, most=1)
     bars: dict[str, Bars] = setting(
-        help="For each family, what its lead means; one that is not named keeps its default.", factory=_bars
+        help="For each family, what its lead means; one that is not named keeps its default.",
+        factory=lambda: calibrated_bars("lead"),
     )
     fixed_restarts: int = setting(4, "Independent starts of each label in a race at one budget.", least=1)
     fixed_trial: int = setting(20, "Updates of all; then the best start of each finalist goes on alone.", least=1)
@@ -162,7 +161,7 @@ class ScanConfig(Settings):
             raise InputError("`families`: got none; name at least one.")
         if not all(word.strip() for word in self.words):
             raise InputError(f"`words`: got {self.words}; each must be a word.")
-        self.bars = _bars() | self.bars
+        self.bars = calibrated_bars("lead") | self.bars
         _check_families(self.families, self.bars)
 
     @property
@@ -286,6 +285,22 @@ class RemovalConfig(Settings):
     audit: AuditConfig = field(default_factory=AuditConfig)
     treat: str = setting("inconclusive", "The mildest verdict that is treated: 'inconclusive' or 'backdoored'.")
     seed: int = setting(0, "Seed of everything random.", least=0, most=2**32 - 1)
+
+    def with_false_alarms(self, rate: float) -> Self:
+        """The same settings with the bars by which so many clean models are called anything but clean.
+
+        Args:
+            rate (`float`): a share, above 0 and at most .5; that of the default bars is [`FALSE_ALARMS`]. It holds for
+                models like those that the bars were calibrated on.
+
+        Raises:
+            InputError: a rate out of range.
+        """
+        if not 0 < rate <= 0.5:
+            raise InputError(f"`false_alarms`: got {rate}; it must be above 0 and at most 0.5.")
+        scan = self.scan
+        gathering = replace(scan.gathering, bars=scan.gathering.bars | calibrated_bars("concentration", rate))
+        return replace(self, scan=replace(scan, gathering=gathering, bars=scan.bars | calibrated_bars("lead", rate)))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,7 +18,7 @@ from .race import Race, best_of_each_label
 from .reference import Profile, relative
 from .simulation import Simulation, Simulator
 from .text import TextSearch
-from .verdict import Evidence, Verdict, ahead, conclude, first_stranger, judged, planted
+from .verdict import Evidence, Verdict, ahead, chance, conclude, first_stranger, judged, planted
 
 
 SYNONYMS = 0.85
@@ -76,6 +76,10 @@ class ScanResult(Saved):
     def judged(self, one: Evidence | Gathering) -> Verdict:
         """What one family's race, or one place, concludes alone."""
         return judged(one, self.config)
+
+    def chance(self, one: Evidence | Gathering) -> float | None:
+        """How likely a clean model reaches so much, in any family; none beside a trusted model, or for an own family."""
+        return None if self.reference else chance(one)
 
     @property
     def planted(self) -> list[Gathering]:

@@ -9,13 +9,14 @@ import torch
 
 from ..models.evaluation import Measurement, Metrics, measured
 from ..utils.storage import Saved
+from .calibration import calibrated_on, chance_of
 from .configs import AuditConfig, Bars, RemovalConfig, ScanConfig
 from .gathering import Gathering
 from .inversion import WORKING, InvertedTrigger
 from .reference import relative
 
 
-CALIBRATION = "The bars of the verdict were set on small CLIP models, of drawings and of CIFAR-10, and on no others."
+CALIBRATION = f"The bars of the verdict follow from clean models, {calibrated_on()}: small CLIPs, and no others."
 """What the verdict's error rates are known for."""
 
 
@@ -132,6 +133,13 @@ def _beyond(place: Gathering, config: ScanConfig) -> float:
     """How far a place is beyond what its family reaches by nature: 0 at the lower bar, 1 at a concentration of 1."""
     quiet = config.gathering.bars[place.family].quiet
     return (place.concentration - quiet) / max(1 - quiet, 1e-9)
+
+
+def chance(one: Gathering | Evidence) -> float | None:
+    """How likely a clean model reaches so much, in any family; none where no clean models tell."""
+    if isinstance(one, Gathering):
+        return chance_of("concentration", one.family, one.concentration)
+    return chance_of("lead", one.family, one.lead)
 
 
 def ahead(family: Evidence, config: ScanConfig) -> float:

@@ -103,6 +103,7 @@ def test_a_scan_is_held_against_it(remover, profile, tmp_path):
     profile.save(tmp_path / "profile.json")
     scan = remover.scan(pictures(16), config=CONFIG, reference=tmp_path / "profile.json")
     assert scan.reference == profile
+    assert {scan.chance(one) for one in scan.evidence} == {None}
     assert [one.reference for one in scan.evidence] == [profile.scores[one.family] for one in scan.evidence]
     assert scan.config.gathering.bars["window"] == profile.barred(CONFIG.scan).gathering.bars["window"]
     AuditReport("scanned", scan).save(tmp_path / "audit")
