@@ -4,18 +4,18 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..utils.files import finite
+from ..utils.tables import make_table
 
 
 if TYPE_CHECKING:
@@ -63,13 +63,6 @@ def _share(rate: "Rate | None") -> str:
         return ""
     low, high = rate.interval
     return f"{100 * rate.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] {rate.hits}/{rate.count}"
-
-
-def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(*columns, title=Text(title), title_justify="left", box=box.SIMPLE, show_header=any(columns))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def print_result(value: dict[str, Any], as_json: bool, *shown: Table | str) -> None:
