@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def quietly(verbose: bool) -> Iterator[None]:
-    """Keep stdout for the result: our summary lines go to stderr, and unless `verbose` only the errors of libraries do."""
+def quietly(verbose: bool, quiet: bool = False) -> Iterator[None]:
+    """Keep stdout for the result: our summary lines go to stderr, and unless `verbose` only the errors of libraries do.
+
+    With `quiet` our warnings do, and neither summary lines nor bars.
+    """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("hf_invertune").setLevel(logging.INFO)
+    logging.getLogger("hf_invertune").setLevel(logging.WARNING if quiet else logging.INFO)
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"
     if not verbose:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # its errors reach us as exceptions
