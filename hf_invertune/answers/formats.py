@@ -51,4 +51,5 @@ def render(answers: Sequence[Answer], format: str) -> str:
     """
     if format not in FORMATS:
         raise InputError(f"`format`: got {format!r}; {nearest(format, FORMATS)}.")
-    return FORMATS[format](answers)
+    text = FORMATS[format](answers)
+    return text.encode(errors="backslashreplace").decode()  # names of files may be no Unicode

@@ -121,4 +121,4 @@ def place(answer: Answer) -> str:
     if answer.source["revision"] is not None:
         return quote("/".join([answer.source["name"], *inside]))
     path = Path(os.path.abspath(Path(answer.model, *inside)))
-    return quote(path.relative_to(root()).as_posix()) if path.is_relative_to(root()) else path.as_uri()
+    return quote(os.fsencode(path.relative_to(root()).as_posix())) if path.is_relative_to(root()) else path.as_uri()
