@@ -13,7 +13,7 @@ from ..utils.settings import load_file
 
 
 OWN, SHARED, TABLE = "hf-invertune.toml", "pyproject.toml", "hf-invertune"
-IN_SETTINGS = "write what it would set into the table `settings`"
+IN_SETTINGS = "write what it would set into the table [settings]"
 NOT_IN_FILES = {
     "token": "a file is no place for a secret; set HF_TOKEN",
     "json": 'write format = "json"',

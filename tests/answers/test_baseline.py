@@ -67,7 +67,9 @@ def test_every_format_marks_what_is_accepted(tmp_path, answer, form):
     if form == "sarif":
         suppressed = [result["suppressions"] for result in json.loads(text)["runs"][0]["results"]]
         why = "known since we made it, until 2026-11-27"
-        assert suppressed == [[{"kind": "external", "status": "accepted", "justification": why}]] * len(answer.findings)
+        assert suppressed == [[{"kind": "external", "status": "accepted", "justification": why}]] * len(
+            answer.findings
+        )
     if form == "junit":
         assert "<failure" not in text and 'failures="0"' in text
 
@@ -82,7 +84,10 @@ def test_every_format_marks_what_is_accepted(tmp_path, answer, form):
         (f'[[accepted]]\nfingerprint = "{MARK}"\nreason = "x"', r"accepted\[0\].until is missing"),
         (f'[[accepted]]\nfingerprint = "{MARK}"\nreason = " "\nuntil = 2027-01-01', r"accepted\[0\].reason is empty"),
         (f'[[accepted]]\nfingerprint = "{MARK}"\nreason = "x"\nuntil = "soon"', r"accepted\[0\].until is 'soon'"),
-        (f'[[accepted]]\nfingerprint = "{MARK}"\nreason = "x"\nuntil = 2027', r"until is 2027; it must be of type date"),
+        (
+            f'[[accepted]]\nfingerprint = "{MARK}"\nreason = "x"\nuntil = 2027',
+            r"until is 2027; it must be of type date",
+        ),
         ('[[accepted]]\nfingerprint = "HFI001"\nreason = "x"\nuntil = 2027-01-01', "copy the 32 hex digits"),
         (f'[[accepted]]\nfingerprint = "{MARK}"\nreason = "x"\nuntil = 2027-01-01\n' * 2, "is accepted twice"),
         (f'[[accepted]]\nfingerprint = "{MARK}"\nreason = "x"\ntill = 2027-01-01', "till is no known key"),

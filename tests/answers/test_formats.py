@@ -102,7 +102,9 @@ def test_a_fingerprint_is_of_weights_rule_family_and_label():
 
     first = marks(concentrations=(0.9,))
     assert first == marks(concentrations=(0.95,), model="elsewhere/copy")  # the weights are the same
-    assert len(set(marks(concentrations=(0.9, 0.8)))) == len(marks(concentrations=(0.9, 0.8)))  # two places of one label
+    assert len(set(marks(concentrations=(0.9, 0.8)))) == len(
+        marks(concentrations=(0.9, 0.8))
+    )  # two places of one label
     other = make_answer(concentrations=(0.72,)).findings
     assert first[0] not in {finding.fingerprint for finding in other}  # no longer judged backdoored
 
@@ -141,7 +143,9 @@ def test_sarif_explains_its_rules(answers):
     told = {rule["id"]: rule["help"] for rule in driver["rules"] + driver["notifications"]}
     assert told.keys() == {rule.id for rule in RULES}
     for rule in RULES:
-        assert all(part in told[rule.id][form] for part in (rule.meaning, rule.remedy) for form in ("text", "markdown"))
+        assert all(
+            part in told[rule.id][form] for part in (rule.meaning, rule.remedy) for form in ("text", "markdown")
+        )
 
 
 def test_sarif_of_the_same_answers_is_the_same_however_long_they_took(answers):

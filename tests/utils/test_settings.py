@@ -150,7 +150,10 @@ def test_assignments():
         ("seed=-1", "seed is -1; it must be at least 0"),
         ("seed=4294967296", "seed is 4294967296; it must be at least 0 and at most 4294967295"),
         ("audit.held_out=1", "audit.held_out is 1.0; it must be above 0 and below 1"),
-        ("scan.gathering.families.window.side=1.5", r"scan.gathering.families\[0\].side is 1.5; it must be above 0 and at most 1"),
+        (
+            "scan.gathering.families.window.side=1.5",
+            r"scan.gathering.families\[0\].side is 1.5; it must be above 0 and at most 1",
+        ),
         ("seed.more=1", "seed.more cannot be set; seed is one value"),
         ("scan.families=[windo]", r"scan.families\[0\].kind is 'windo'; the nearest is 'window'"),
         ("scan.families=[{kind: [masked]}]", r"scan.families\[0\].kind is \['masked'\]"),
