@@ -11,7 +11,7 @@ from ..models.loading import LoadedModel
 from ..stages.gathering import Gathering
 from ..stages.identification import ScanResult
 from ..stages.verdict import CALIBRATION, Evidence, Verdict
-from .rules import RULES, Rule
+from .rules import CANNOT_BE_JUDGED, NOT_SCANNED, RULES, Rule
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ class Answer:
     @property
     def rule(self) -> Rule:
         """The rule by which there is no verdict, where there is none."""
-        name = "cannot-be-judged" if self.exit_code == ExitCode.CANNOT_JUDGE else "not-scanned"
-        return next(rule for rule in RULES if rule.name == name)
+        name = CANNOT_BE_JUDGED if self.exit_code == ExitCode.CANNOT_JUDGE else NOT_SCANNED
+        return next(rule for rule in RULES if rule.id == name)
 
     def plain(self) -> dict[str, Any]:
         """As what JSON can hold."""
