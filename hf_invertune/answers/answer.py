@@ -27,7 +27,7 @@ class Finding:
         bar (`float`): the value from which it is no longer judged clean.
         share (`float`, *optional*): of the pictures that a gathering's trigger makes read as `label`.
         fingerprint (`str`): 32 hex digits: the same for the same weights, rule, family and label in every run.
-        accepted (`str`, *optional*): by whom or why, and until when, where a [`Baseline`] accepts it.
+        accepted (`str`, *optional*): why and until when, where a [`Baseline`] accepts it.
     """
 
     rule: str

@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import quote
 
 from ..models.open_clip import CONFIG
+from ..stages.verdict import Verdict
 from ..utils.files import finite
 from ..utils.project import root
 from .answer import Answer, Finding
 from .rules import RULES, Rule
-from .words import BY_ID, is_grave, searched, sentence, verdict_line
+from .words import BY_ID, searched, sentence, verdict_line
 
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -21,6 +22,9 @@ CONFIGS = {"transformers": "config.json", "open_clip": CONFIG}
 """Where a finding is shown: a text that every model of the format has beside its weights."""
 SEVERITY = {"error": "9.0", "warning": "5.0"}
 """What code scanning calls critical, and medium."""
+FINDINGS = [rule.id for rule in RULES if rule.verdict]
+REFUSALS = [rule.id for rule in RULES if not rule.verdict]
+"""The rules in the order of the log, where results and notifications refer to them by their place."""
 
 
 def to_sarif(answers: Sequence[Answer]) -> str:
@@ -29,10 +33,9 @@ def to_sarif(answers: Sequence[Answer]) -> str:
     driver = {
         "name": "hf-invertune",
         "version": version("hf_invertune"),
-        "semanticVersion": version("hf_invertune"),
         "informationUri": "https://arxiv.org/abs/2506.12411",
-        "rules": [_descriptor(rule) for rule in RULES if rule.verdict],
-        "notifications": [_descriptor(rule) for rule in RULES if not rule.verdict],
+        "rules": [_descriptor(BY_ID[id]) for id in FINDINGS],
+        "notifications": [_descriptor(BY_ID[id]) for id in REFUSALS],
     }
     run = {
         "tool": {"driver": driver},
@@ -64,15 +67,14 @@ def _descriptor(rule: Rule) -> dict[str, Any]:
 
 
 def _level(rule: Rule) -> str:
-    """A model that was not scanned is an error of the tool's run."""
-    return "error" if is_grave(rule) or rule.verdict is None else "warning"
+    """That a model could not be scanned is an error of the run."""
+    return "warning" if rule.verdict is Verdict.INCONCLUSIVE else "error"
 
 
 def _result(answer: Answer, finding: Finding) -> dict[str, Any]:
-    ids = [rule.id for rule in RULES if rule.verdict]
     result = {
         "ruleId": finding.rule,
-        "ruleIndex": ids.index(finding.rule),
+        "ruleIndex": FINDINGS.index(finding.rule),
         "level": _level(BY_ID[finding.rule]),
         "message": {"text": f"{answer.model}: {sentence(finding)} {searched(answer)}"},
         "locations": [{"physicalLocation": {"artifactLocation": {"uri": place(answer)}, "region": {"startLine": 1}}}],
@@ -102,7 +104,7 @@ def _invocation(answer: Answer) -> dict[str, Any]:
         rule = answer.rule
         invocation["toolExecutionNotifications"] = [
             {
-                "descriptor": {"id": rule.id, "index": [one.id for one in RULES if not one.verdict].index(rule.id)},
+                "descriptor": {"id": rule.id, "index": REFUSALS.index(rule.id)},
                 "level": _level(rule),
                 "message": {"text": f"{answer.model}: {verdict_line(answer)}"},
             }

@@ -1,17 +1,11 @@
 """What answers and findings say in a sentence, alike in every format."""
 
 from ..models.fetching import HubScan, Origin
-from ..stages.verdict import Verdict
 from .answer import Answer, Finding
-from .rules import RULES, Rule
+from .rules import RULES
 
 
 BY_ID = {rule.id: rule for rule in RULES}
-
-
-def is_grave(rule: Rule) -> bool:
-    """Whether what falls under the rule is judged backdoored."""
-    return rule.verdict is Verdict.BACKDOORED
 
 
 def verdict_line(answer: Answer) -> str:

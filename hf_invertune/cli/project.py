@@ -77,6 +77,8 @@ class Configured(TyperCommand):
             if key not in known:
                 keys = [*(known.keys() - NOT_IN_FILES.keys()), "settings"]
                 raise InputError(f"{project.path}: {key} is no known key; {nearest(key, keys, 1)}.")
+            if not isinstance(value, (str, int, float)):
+                raise InputError(f"{project.path}: {key} is {value!r:.60}; write one value, as on the command line.")
             ctx.default_map[known[key].name] = project.placed(key, value)
         try:
             return super().parse_args(ctx, args)
@@ -91,7 +93,8 @@ class Configured(TyperCommand):
 def _table(path: Path) -> dict[str, Any] | None:
     value = load_file(path, path.name)
     if path.name == SHARED:
-        value = value.get("tool", {}).get(TABLE)
+        tools = value.get("tool")
+        value = tools.get(TABLE) if isinstance(tools, dict) else None
     if value is not None and not isinstance(value, dict):
         raise InputError(f"{path}: [tool.{TABLE}] is {value!r:.60}; it must be a table of options.")
     return value

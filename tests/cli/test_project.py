@@ -79,7 +79,7 @@ def test_a_settings_file_and_a_preset_stand_in_for_the_table(place, scan):
 def test_the_nearest_file_alone_counts(place, scan):
     (place / "hf-invertune.toml").write_text("limit = 1\nseed = 1\n")
     (place / "sub" / "pyproject.toml").write_text("[tool.hf-invertune]\nlimit = 2\n")
-    (place / "sub" / "below" / "pyproject.toml").write_text("[project]\n")  # says nothing of us
+    (place / "sub" / "below" / "pyproject.toml").write_text("tool = 3\n")  # says nothing of us
     outcome, seen = scan()
     assert (seen["source"].limit, seen["config"].seed) == (2, 0) and "sub/pyproject.toml" in outcome.stderr
     (place / "sub" / "hf-invertune.toml").write_text("limit = 3\n")
@@ -130,6 +130,7 @@ def test_every_path_among_the_options_is_known():
         ("limit = 0", "limit: "),
         ("fail-on = 'always'", "fail-on: 'always' is not one of 'backdoored', 'inconclusive', 'never'."),
         ("baseline = 'nowhere.toml'", "baseline: "),
+        ("class-names = ['a', 'b']", "class-names is ['a', 'b']; write one value, as on the command line."),
         ("settings = 3", "settings is 3; it must be a table"),
     ],
 )
