@@ -75,7 +75,8 @@ RULES = (
         "HFI004",
         "suspicious-label",
         "One label is easier to reach by a trigger than is usual in clean models.",
-        "The lead of the label over the next, between the two bars of the trigger's family.",
+        "The lead of the label over the next, between the two bars of the trigger's family, or above both where captions with "
+        "some words mean the label and no picture was found that does with them.",
         _LOOK,
         Verdict.INCONCLUSIVE,
         False,

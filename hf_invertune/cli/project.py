@@ -22,8 +22,8 @@ NOT_IN_FILES = {
 """Options that are no keys, and what to do instead."""
 PATHS = ("baseline", "output", "output-dir", "templates")
 """Keys whose values are paths, from the folder of the file."""
-SOURCES = ("class-names", "images")
-"""Keys whose values are such paths where there is something there, and else a name or a list of names."""
+SOURCES = ("class-names", "images", "reference")
+"""Keys whose values are such paths where there is something there, and else names or an id."""
 
 
 @dataclass

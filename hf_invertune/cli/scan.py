@@ -16,6 +16,7 @@ from .options import AsJson, Overwrite, Reference, Source, Verbose, option, prof
 if TYPE_CHECKING:
     from ..answers.answer import Answer
     from ..stages.configs import RemovalConfig
+    from ..stages.reference import Profile
 
 
 class Format(StrEnum):
@@ -72,10 +73,11 @@ def scan(
             claim_file(output)
         if output_dir is not None and not dry_run:
             claim(output_dir, overwrite, source.model)
+        trusted = None if dry_run else profile_of(reference, source, config)
         form = Format.JSON if as_json else format
         failure = None
         try:
-            answer = accepted.mark(_scan(source, config, output_dir, dry_run, quiet), date.today())
+            answer = accepted.mark(_scan(source, config, trusted, output_dir, dry_run, quiet), date.today())
         except typer.Exit:
             raise
         except Exception as error:
@@ -92,8 +94,15 @@ def scan(
     raise typer.Exit(exit_code([answer], fail_on.value))
 
 
-def _scan(source: Source, config: "RemovalConfig", output_dir: Path | None, dry_run: bool, quiet: bool) -> "Answer":
-    """Scan one model, and write its report."""
+def _scan(
+    source: Source,
+    config: "RemovalConfig",
+    trusted: "Profile | None",
+    output_dir: Path | None,
+    dry_run: bool,
+    quiet: bool,
+) -> "Answer":
+    """Scan one model, held against a trusted one where there is its profile, and write the report."""
     from ..answers.answer import Answer
     from ..report.report import AuditReport
 
@@ -103,7 +112,7 @@ def _scan(source: Source, config: "RemovalConfig", output_dir: Path | None, dry_
         typer.echo(remover.estimate(data, **given).describe(), err=True)
     if dry_run:
         raise typer.Exit
-    result = remover.scan(data, **given)
+    result = remover.scan(data, reference=trusted, **given)
     if output_dir is None:
         return Answer.of(source.model, remover.source, result)
     write_whole(output_dir / "audit", AuditReport("scanned", result, config=config).save)

@@ -53,7 +53,7 @@ def test_other_findings_still_count(tmp_path, answer):
     path = written(tmp_path, answer)
     path.write_text("[[accepted]]" + path.read_text().split("[[accepted]]")[1])  # the first entry alone
     marked = Baseline.load(path).mark(answer, TODAY)
-    assert [one.accepted is None for one in marked.findings] == [False, True, True, True]
+    assert [one.accepted is None for one in marked.findings] == [False, *[True] * 4]
     assert exit_code([marked]) == 3
     assert Baseline.load(path).mark(make_answer(concentrations=(0.72,)), TODAY).open_findings  # judged otherwise
 

@@ -88,9 +88,11 @@ def test_evidence_holds_every_place_and_race(answers):
     evidence = answers[0].evidence
     assert [part.value for part in evidence[:3]] == [0.9, 0.8, 0.72]
     assert [part.verdict for part in evidence[:3]] == ["backdoored", "backdoored", "inconclusive"]
-    assert [part.statistic for part in evidence] == ["concentration"] * 3 + ["lead"] * 3
+    races = ["masked", "additive", "blend", "keyed"]
+    assert [part.statistic for part in evidence] == ["concentration"] * 3 + ["lead"] * 4
+    assert [part.family for part in evidence] == ["window"] * 3 + races
     assert (evidence[0].quiet, evidence[0].suspicious, evidence[0].share) == (0.7, 0.76, 0.75)
-    assert evidence[3].share is None and answers[2].findings == [] and len(answers[2].evidence) == 3
+    assert evidence[3].share is None and answers[2].findings == [] and len(answers[2].evidence) == 4
 
 
 # Fingerprints

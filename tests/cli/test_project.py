@@ -27,7 +27,7 @@ def scan(monkeypatch):
     """Run `scan`, and say how it ended and what it was to work with."""
     seen = {}
 
-    def scanned(source, config, output_dir, dry_run, quiet):
+    def scanned(source, config, trusted, output_dir, dry_run, quiet):
         seen.update(source=source, config=config, output_dir=output_dir, quiet=quiet)
         raise ArithmeticError
 
