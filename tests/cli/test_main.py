@@ -368,7 +368,7 @@ def test_scan_finds_the_backdoor(flat, few, tmp_path):
     assert (found["verdict"], found["target"]) == ("backdoored", "purple triangle")
     assert (found["class_names"], found["images"]) == (6, 96)
     races = [part for part in found["evidence"] if part["statistic"] == "lead"]
-    assert [race["family"] for race in races] == ["masked", "additive"]
+    assert [race["family"] for race in races] == ["masked", "additive", "keyed"]
     assert races[0]["label"] == "purple triangle" and races[0]["value"] > 0.75
     assert races[0]["verdict"] == "backdoored" and ("HFI002", "masked") in [
         (finding["rule"], finding["family"]) for finding in found["findings"]
