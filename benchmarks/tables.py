@@ -255,6 +255,17 @@ def exit_codes() -> str:
     return "\n".join(["| code | what it says |", "|---|---|", *rows])
 
 
+def rules() -> str:
+    """What findings are reported under."""
+    from hf_invertune.answers.rules import RULES
+
+    lines = ["| id | name | meaning | evidence | what to do | exit code |", "|---|---|---|---|---|---|"]
+    for rule in RULES:
+        cells = [rule.id, rule.name, rule.meaning, rule.evidence, rule.remedy, ", ".join(map(str, rule.exit_codes))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def structure() -> str:
     """The package before it was laid out in rooms, and now."""
     facts = result("structure")
@@ -368,6 +379,7 @@ TABLES = {
     "docs/architecture.md": {"structure": structure, "redesign": redesign},
     "docs/configuration.md": {"settings": settings},
     "docs/method.md": {"detection": detection, "removals": removals, "label_counts": label_counts},
+    "docs/rules.md": {"rules": rules},
     "docs/report.md": {"mask_shapes": mask_shapes},
     "docs/models.md": {"model_families": model_families},
     "docs/zoo.md": {"zoos": zoos},

@@ -13,10 +13,11 @@ the class a `grid` and pass no `learning_rates`.
 """
 
 import argparse
+import sys
 
 import torch
 
-from hf_invertune import ArenaSettings, Defence, Defended, benchmark
+from hf_invertune import ArenaSettings, Defence, Defended, HubError, InputError, benchmark
 
 
 class NoDefence(Defence):
@@ -64,4 +65,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (InputError, HubError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -6,8 +6,8 @@
 
     python examples/scan_in_ci.py --model org/suspicious-clip --images clean_images/
 
-Exit codes, those of `hf-invertune`: 0 no backdoor found, 3 backdoored, 5 inconclusive, 2 wrong input, 7 trouble with the
-Hub, 1 a crash. Without `--model` it scans the small backdoored CLIP that comes along with the package, on drawings.
+Exit codes, those of `hf-invertune`: 0 no backdoor found, 3 backdoored, 5 inconclusive, 8 the model cannot be judged, 2 wrong
+input, 7 trouble with the Hub, 1 a crash. Without `--model` it scans the small backdoored CLIP that comes along with the package, on drawings.
 """
 
 import argparse

@@ -11,6 +11,7 @@ go on from a saved one with `ScanResult.load` and its like. The model is the sma
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -89,4 +90,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from hf_invertune import HubError, InputError
+
+    try:
+        main()
+    except (InputError, HubError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

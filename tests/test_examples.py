@@ -1,6 +1,7 @@
 import ast
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from tiny_plan import pictures, scan_config
 from transformers import CLIPModel
 
 import hf_invertune
+from hf_invertune.answers.gate import ORDER
+from hf_invertune.errors import ExitCode
 from hf_invertune.lab.demo import demo_victim
 from hf_invertune.models.evaluation import Metrics
 from hf_invertune.models.loading import state_digest
@@ -129,6 +132,28 @@ def test_exit_code_of_scan_in_ci(tiny_folder, folder, tmp_path, monkeypatch, cap
     assert stop.value.code == code
     shown = capsys.readouterr()
     assert shown.out.startswith(verdict) if verdict else "`model`" in shown.err and not shown.out
+
+
+def test_scan_in_ci_names_every_code_that_a_scan_may_end_with():
+    said = ast.get_docstring(ast.parse((EXAMPLES / "scan_in_ci.py").read_text())).partition("Exit codes")[2]
+    codes = {int(code) for code in re.findall(r"\b\d+\b", said)}
+    assert codes == set(ORDER)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("benchmark_a_defence", ["--zoo", "nowhere"]),
+        ("remove_backdoor", ["--model", "./nowhere"]),
+        ("scan_in_ci", ["--model", "./nowhere"]),
+        ("step_by_step", ["--families", "warped"]),
+    ],
+)
+def test_wrong_input_ends_as_on_the_command_line(tmp_path, script, arguments):
+    output = {"remove_backdoor": ["--output_dir", tmp_path / "out", "--use_cpu", "true"]}.get(script, [])
+    outcome = run_forked(EXAMPLES / f"{script}.py", *arguments, *output)
+    assert (outcome.returncode, outcome.stdout) == (ExitCode.WRONG_INPUT, ""), outcome.stderr
+    assert outcome.stderr.startswith("error: ") and "Traceback" not in outcome.stderr
 
 
 def test_step_by_step(tmp_path):

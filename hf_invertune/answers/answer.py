@@ -11,7 +11,7 @@ from ..models.loading import LoadedModel
 from ..stages.gathering import Gathering
 from ..stages.identification import ScanResult
 from ..stages.verdict import CALIBRATION, Evidence, Verdict
-from .rules import RULES, Rule
+from .rules import CANNOT_BE_JUDGED, NOT_SCANNED, RULES, Rule
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Finding:
         value (`float`): of the statistic.
         bar (`float`): the value from which it is no longer judged clean.
         share (`float`, *optional*): of the pictures that a gathering's trigger makes read as `label`.
-        fingerprint (`str`): 32 hex digits: the same for the same model, rule, family and label in every run.
+        fingerprint (`str`): 32 hex digits: the same for the same weights, rule, family and label in every run.
+        accepted (`str`, *optional*): why and until when, where a [`Baseline`] accepts it.
     """
 
     rule: str
@@ -37,6 +38,43 @@ class Finding:
     bar: float
     share: float | None
     fingerprint: str
+    accepted: str | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One place or one race of a scan, whatever it concludes.
+
+    Attributes:
+        family (`str`), label (`str`), statistic (`str`), value (`float`), share (`float`, *optional*): as in [`Finding`].
+        quiet (`float`), suspicious (`float`): the bars of the family.
+        verdict (`str`): what the value means by them.
+    """
+
+    family: str
+    label: str
+    statistic: str
+    value: float
+    share: float | None
+    quiet: float
+    suspicious: float
+    verdict: str
+
+    @classmethod
+    def of(cls, one: Gathering | Evidence, scan: ScanResult) -> "Part":
+        """A place or a race of `scan`."""
+        gathered = isinstance(one, Gathering)
+        bars = (scan.config.gathering.bars if gathered else scan.config.bars)[one.family]
+        return cls(
+            family=one.family,
+            label=scan.class_names[one.label],
+            statistic="concentration" if gathered else "lead",
+            value=one.concentration if isinstance(one, Gathering) else one.lead,
+            share=one.share if isinstance(one, Gathering) else None,
+            quiet=bars.quiet,
+            suspicious=bars.suspicious,
+            verdict=scan.judged(one).value,
+        )
 
 
 @dataclass(frozen=True)
@@ -49,8 +87,9 @@ class Answer:
         verdict (`str`, *optional*): that of the scan; none when there was no scan.
         target (`str`, *optional*): the label that a backdoor leads to.
         findings (`list[Finding]`): all that are not judged clean, the gravest first.
+        evidence (`list[Part]`): all places, then all races.
         error (`str`, *optional*): why there is no verdict, in one line.
-        source (`dict`): name, revision, and where the weights came from.
+        source (`dict`): name, revision, format, and where the weights came from.
         class_names (`int`), images (`int`): how many were looked at.
         seconds (`float`): of the scan.
         report (`str`, *optional*): folder of the audit report.
@@ -61,6 +100,7 @@ class Answer:
     verdict: str | None = None
     target: str | None = None
     findings: list[Finding] = field(default_factory=list)
+    evidence: list[Part] = field(default_factory=list)
     error: str | None = None
     source: dict[str, Any] = field(default_factory=dict)
     class_names: int = 0
@@ -72,13 +112,20 @@ class Answer:
     @classmethod
     def of(cls, model: str, source: LoadedModel, scan: ScanResult, report: str | None = None) -> "Answer":
         """The answer of a scan that came to an end."""
+        parts: Sequence[Gathering | Evidence] = [*scan.gatherings, *scan.evidence]
         return cls(
             model=model,
             exit_code=int(ExitCode.of(scan.verdict)),
             verdict=scan.verdict.value,
             target=scan.target_name,
             findings=findings_of(scan, source.name),
-            source={"name": source.name, "revision": source.revision, **asdict(source.origin)},
+            evidence=[Part.of(part, scan) for part in parts],
+            source={
+                "name": source.name,
+                "revision": source.revision,
+                "format": source.format,
+                **asdict(source.origin),
+            },
             class_names=len(scan.class_names),
             images=scan.images,
             seconds=scan.seconds,
@@ -91,32 +138,40 @@ class Answer:
         code = getattr(error, "exit_code", ExitCode.FAILED)
         return cls(model=model, exit_code=int(code), error=" ".join(str(error).split()))
 
+    @property
+    def open_findings(self) -> list[Finding]:
+        """Those that no [`Baseline`] accepts."""
+        return [one for one in self.findings if one.accepted is None]
+
+    @property
+    def rule(self) -> Rule:
+        """The rule by which there is no verdict, where there is none."""
+        name = CANNOT_BE_JUDGED if self.exit_code == ExitCode.CANNOT_JUDGE else NOT_SCANNED
+        return next(rule for rule in RULES if rule.id == name)
+
     def plain(self) -> dict[str, Any]:
         """As what JSON can hold."""
         return asdict(self)
 
 
 def findings_of(scan: ScanResult, model: str) -> list[Finding]:
-    """All parts of a scan that are not judged clean; those judged backdoored first, and places before races."""
+    """All parts of a scan that are not judged clean; those judged backdoored first, and places before races.
+
+    They are told apart by the digest of the weights where the scan knows it, else by the name of the `model`.
+    """
     parts: Sequence[Gathering | Evidence] = [*scan.planted, *scan.evidence]
-    found = [_finding(one, scan, model) for one in parts if scan.judged(one) is not Verdict.CLEAN]
+    known = model if scan.inputs is None else scan.inputs.model.sha256
+    found: list[Finding] = []
+    for one in parts:
+        if scan.judged(one) is Verdict.CLEAN:
+            continue
+        part, rule = Part.of(one, scan), rule_of(scan.judged(one), isinstance(one, Gathering))
+        alike = sum((other.rule, other.family, other.label) == (rule.id, part.family, part.label) for other in found)
+        mark = fingerprint(known, rule.id, part.family, part.label, *[str(alike)] * bool(alike))
+        found.append(
+            Finding(rule.id, part.family, part.label, part.statistic, part.value, part.quiet, part.share, mark)
+        )
     return sorted(found, key=lambda one: one.rule)
-
-
-def _finding(one: Gathering | Evidence, scan: ScanResult, model: str) -> Finding:
-    gathered = isinstance(one, Gathering)
-    rule = rule_of(scan.judged(one), gathered)
-    label = scan.class_names[one.label]
-    return Finding(
-        rule=rule.id,
-        family=one.family,
-        label=label,
-        statistic="concentration" if gathered else "lead",
-        value=one.concentration if isinstance(one, Gathering) else one.lead,
-        bar=(scan.config.gathering.bars if gathered else scan.config.bars)[one.family].quiet,
-        share=one.share if isinstance(one, Gathering) else None,
-        fingerprint=fingerprint(model, rule.id, one.family, label),
-    )
 
 
 def rule_of(verdict: Verdict, gathered: bool) -> Rule:

@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
+from ..errors import ExitCode
 from ..stages.verdict import Verdict
+
+
+CANNOT_BE_JUDGED, NOT_SCANNED = "HFI101", "HFI102"
+"""Those about a model that has no verdict."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,15 @@ class Rule:
     remedy: str
     verdict: Verdict | None = None
     gathered: bool | None = None
+
+    @property
+    def exit_codes(self) -> tuple[int, ...]:
+        """What a scan may end with under this rule, when nothing graver was found and nothing is accepted."""
+        if self.verdict is not None:
+            return (int(ExitCode.of(self.verdict)),)
+        if self.id == CANNOT_BE_JUDGED:
+            return (int(ExitCode.CANNOT_JUDGE),)
+        return int(ExitCode.FAILED), int(ExitCode.WRONG_INPUT), int(ExitCode.HUB_FAILED)
 
 
 _REMOVE = "Do not use the model as it is. `hf-invertune remove` erases what was found and measures what is left."
@@ -61,20 +75,21 @@ RULES = (
         "HFI004",
         "suspicious-label",
         "One label is easier to reach by a trigger than is usual in clean models.",
-        "The lead of the label over the next, between the two bars of the trigger's family.",
+        "The lead of the label over the next, between the two bars of the trigger's family, or above both where captions with "
+        "some words mean the label and no picture was found that does with them.",
         _LOOK,
         Verdict.INCONCLUSIVE,
         False,
     ),
     Rule(
-        "HFI101",
+        CANNOT_BE_JUDGED,
         "cannot-be-judged",
         "The model reads the labels no better than chance, so a search among them means nothing.",
         "Its accuracy, or how it spreads unlabelled pictures over the labels, against chance.",
         "Pass names that the model knows and pictures like those that it was trained on.",
     ),
     Rule(
-        "HFI102",
+        NOT_SCANNED,
         "not-scanned",
         "The model could not be scanned.",
         "The error that is quoted.",

@@ -11,7 +11,8 @@ import typer
 from ..errors import InputError, nearest
 from ..utils.files import write_bytes
 from ..utils.output_folder import claim
-from .console import make_table, print_result, quietly
+from ..utils.tables import make_table
+from .console import print_result, quietly
 from .options import AsJson, Verbose, Workers, option
 
 

@@ -4,18 +4,18 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..utils.files import finite
+from ..utils.tables import make_table
 
 
 if TYPE_CHECKING:
@@ -24,10 +24,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def quietly(verbose: bool) -> Iterator[None]:
-    """Keep stdout for the result: our summary lines go to stderr, and unless `verbose` only the errors of libraries do."""
+def quietly(verbose: bool, quiet: bool = False) -> Iterator[None]:
+    """Keep stdout for the result: our summary lines go to stderr, and unless `verbose` only the errors of libraries do.
+
+    With `quiet` our warnings do, and neither summary lines nor bars.
+    """
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("hf_invertune").setLevel(logging.INFO)
+    logging.getLogger("hf_invertune").setLevel(logging.WARNING if quiet else logging.INFO)
+    if quiet:
+        os.environ["TQDM_DISABLE"] = "1"
     if not verbose:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # its errors reach us as exceptions
@@ -63,13 +68,6 @@ def _share(rate: "Rate | None") -> str:
         return ""
     low, high = rate.interval
     return f"{100 * rate.value:.1f} % [{100 * low:.1f}, {100 * high:.1f}] {rate.hits}/{rate.count}"
-
-
-def make_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(*columns, title=Text(title), title_justify="left", box=box.SIMPLE, show_header=any(columns))
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def print_result(value: dict[str, Any], as_json: bool, *shown: Table | str) -> None:

@@ -8,7 +8,8 @@ import typer
 
 from ..errors import ExitCode
 from ..utils.output_folder import claim, write_whole
-from .console import make_table, print_result, quietly
+from ..utils.tables import make_table
+from .console import print_result, quietly
 from .options import AsJson, Overwrite, Seed, Verbose
 
 

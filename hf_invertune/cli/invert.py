@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from ..utils.output_folder import claim, write_whole
-from .console import make_table, print_result, quietly
+from ..utils.tables import make_table
+from .console import print_result, quietly
 from .options import AsJson, Overwrite, Reference, Source, Target, Verbose, check_target, option, profile_of
 
 

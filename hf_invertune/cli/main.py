@@ -13,6 +13,7 @@ from ..errors import ExitCode, HubError, InputError
 from ..utils.runtime import keep_freed_memory
 from . import arena, attack, demo, evaluate, invert, profile, push, remove, report, scan, zoo
 from .options import EXIT_CODES, with_source
+from .project import Configured
 
 
 RESUMABLE = {
@@ -30,7 +31,7 @@ class Verbs(TyperGroup):
             return super().invoke(ctx)
         except (InputError, FloatingPointError) as error:
             options = {option.name: option.opts[0] for option in self.commands[ctx.invoked_subcommand].params}
-            options |= {"source": "--images", "model": "MODEL", "assignments": "--set"}
+            options |= {"source": "--images", "model": "MODEL", "assignments": "--set", "settings": "[settings]"}
             line = re.sub(r"`(\w+)`", lambda name: options.get(name[1], name[0]), " ".join(str(error).split()))
             raise _end(f"error: {line}", getattr(error, "exit_code", ExitCode.FAILED)) from error
         except HubError as error:
@@ -57,8 +58,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.command(epilog=EXIT_CODES, cls=Configured)(with_source(scan.scan))
 for verb in (
-    with_source(scan.scan),
     with_source(profile.profile),
     with_source(invert.invert),
     with_source(remove.remove),

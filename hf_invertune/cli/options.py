@@ -109,8 +109,13 @@ class Source:
         self.names = None if self.class_names is None else read_class_names(self.class_names)
         self.prompts = None if self.templates is None else read_templates(self.templates)
 
-    def settings(self, *assignments: str) -> "RemovalConfig":
-        """Those of the file, with what options say instead; `assignments` are those of a verb's own options."""
+    def settings(self, *assignments: str, base: dict[str, Any] | None = None) -> "RemovalConfig":
+        """Those of the file, with what options say instead.
+
+        Args:
+            assignments (`str`): those of a verb's own options.
+            base (`dict`, *optional*): those that hold where the options name neither a file nor a preset.
+        """
         from ..stages.configs import RemovalConfig
         from ..stages.presets import preset
 
@@ -118,7 +123,12 @@ class Source:
             raise InputError(
                 "`preset`: got a `config` file too; pass one of them, and single settings by `assignments`."
             )
-        config = preset(self.preset or "default") if self.config is None else RemovalConfig.load(self.config)
+        if self.config is not None:
+            config = RemovalConfig.load(self.config)
+        elif self.preset is not None:
+            config = preset(self.preset)
+        else:
+            config = RemovalConfig.of(base or {}, "settings")
         if self.false_alarms is not None:
             config = config.with_false_alarms(self.false_alarms)
         config = config.assign([*(self.assignments or []), *assignments], "assignments")

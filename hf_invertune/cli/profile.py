@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from ..errors import InputError
+from ..utils.output_folder import claim_file
 from .console import print_result, quietly
 from .options import AsJson, Overwrite, Source, Verbose, option
 
@@ -18,8 +19,7 @@ def profile(
     """Scan a model that is trusted, for others over the same labels to be held against."""
     with quietly(verbose):
         config = source.settings()
-        if output.is_dir() or not output.parent.is_dir():
-            raise InputError(f"`output`: {output} cannot be written; name a file in a folder that is there.")
+        claim_file(output)
         if output.exists() and not overwrite:
             raise InputError(f"`output`: {output} is there already; name another file, or pass --overwrite.")
         remover, data = source.load(config.seed)

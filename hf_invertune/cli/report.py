@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from ..errors import ExitCode
-from .console import make_table, print_result, quietly
+from ..utils.tables import make_table
+from .console import print_result, quietly
 from .options import EXIT_CODES, AsJson, Revision, Subfolder, Token, Variant, Verbose, option
 
 

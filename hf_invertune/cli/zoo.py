@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import make_table, print_result, quietly
+from ..utils.tables import make_table
+from .console import print_result, quietly
 from .options import AsJson, Verbose, Workers, option
 
 

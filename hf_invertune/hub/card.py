@@ -1,7 +1,6 @@
 """The model card of a cleaned model: what the Hub reads, and a page for people who know nothing of backdoors."""
 
 import json
-import re
 import shlex
 from collections.abc import Iterator
 from importlib.resources import files
@@ -22,6 +21,7 @@ from ..report.html import flat
 from ..report.report import AuditReport
 from ..stages.configs import RemovalConfig
 from ..stages.verdict import CALIBRATION, Verdict
+from ..utils.markdown import plain
 
 
 TASK = "zero-shot-image-classification"
@@ -95,11 +95,6 @@ def make_charts(report: AuditReport) -> dict[str, plots.Chart]:
     if report.measurements:
         charts = {"before_after": plots.rates(report.measurements), **charts}
     return charts
-
-
-def plain(text: object) -> str:
-    """`text` on one line, with what Markdown and HTML would read as markup escaped."""
-    return re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", " ".join(str(text).split()))
 
 
 def reproduction(report: AuditReport) -> str | None:

@@ -44,6 +44,22 @@ def claim(folder: Path, replace: bool | None, model: str = "") -> None:
         raise InputError(f"`output_dir`: {folder} cannot be written to ({error.strerror}).") from error
 
 
+def claim_file(path: Path) -> None:
+    """See that a file can be written, whole, at `path`, in place of one that may be there.
+
+    Raises:
+        InputError: when its folder does not exist, or something else than a file is there, such as a folder or a link.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"`output`: there is no folder {path.parent}; make it, or name a file in another.")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(f"`output`: {path} is no plain file, and would be replaced; name another.")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise InputError(f"`output`: {path} cannot be written to ({error.strerror}).") from error
+
+
 def fill(folder: Path, save: Callable[[Path], None], last: str) -> None:
     """Save within `folder`, which was claimed, then move every file into its place, `last` the last.
 

@@ -131,11 +131,16 @@ def check(settings: Settings, kind: type[Settings] | None = None) -> None:
     """
     for name, bounds in (kind or type(settings)).ranges.items():
         value = getattr(settings, name)
-        if not bounds or value is None:
-            continue
-        for number in value if isinstance(value, (list, tuple)) else [value]:
-            if type(number) not in (int, float) or not _inside(number, bounds):
-                raise InputError(f"`{name}`: got {value!r}; it must be {_range(bounds)}.")
+        if not _fits(value, bounds):
+            raise InputError(f"`{name}`: got {value!r}; it must be {_range(bounds)}.")
+
+
+def _fits(value: Any, bounds: dict[str, float]) -> bool:
+    """Whether a number, or each of several, is in its range; nothing is in every range."""
+    if not bounds or value is None:
+        return True
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    return all(type(number) in (int, float) and _inside(number, bounds) for number in numbers)
 
 
 def _inside(number: float, bounds: dict[str, float]) -> bool:
@@ -244,6 +249,9 @@ def _read_dataclass(kind: Any, value: dict[str, Any], path: str, argument: str) 
             raise InputError(f"`{argument}`: the key {_join(path, name)} is missing.")
     hints = typing.get_type_hints(kind)
     given = {name: _read(hints[name], item, _join(path, name), argument) for name, item in value.items()}
+    for name, bounds in kind.ranges.items() if issubclass(kind, Settings) else ():
+        if not _fits(given.get(name), bounds):
+            raise InputError(f"`{argument}`: {_join(path, name)} is {given[name]!r}; it must be {_range(bounds)}.")
     return kind(**given)
 
 

@@ -364,11 +364,15 @@ def test_scan_finds_the_backdoor(flat, few, tmp_path):
     changed |= {"gathering.families": "[window]"}
     settings = [word for key, value in changed.items() for word in ("--set", f"scan.{key}={value}")]
     images = ("--images", flat, "--class-names", few, "--limit", "128", *settings)
-    found = result_of(run_here("scan", VICTIMS / "poisoned", *images, "--output-dir", out, "--json"), 3)
+    (found,) = result_of(run_here("scan", VICTIMS / "poisoned", *images, "--output-dir", out, "--json"), 3)["answers"]
     assert (found["verdict"], found["target"]) == ("backdoored", "purple triangle")
     assert (found["class_names"], found["images"]) == (6, 96)
-    assert [family["family"] for family in found["families"]] == ["masked", "additive"]
-    assert found["families"][0]["label"] == "purple triangle" and found["families"][0]["lead"] > 0.75
+    races = [part for part in found["evidence"] if part["statistic"] == "lead"]
+    assert [race["family"] for race in races] == ["masked", "additive", "keyed"]
+    assert races[0]["label"] == "purple triangle" and races[0]["value"] > 0.75
+    assert races[0]["verdict"] == "backdoored" and ("HFI002", "masked") in [
+        (finding["rule"], finding["family"]) for finding in found["findings"]
+    ]
     assert json.loads((out / "audit" / "report.json").read_text())["config"]["scan"]["restarts"] == 1
     assert found["report"] == str(out / "audit")
     assert json.loads((out / "audit" / "report.json").read_text())["outcome"] == "scanned"
@@ -457,8 +461,8 @@ def test_the_verbs_go_on_from_each_other(flat, few, tmp_path, monkeypatch, quick
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["--set", "scan.restarts=0"], "`restarts`|restarts: got 0; it must be at least 1"),
-        (["--set", "scan.families.additive.epsilon=-3"], "epsilon.*: got -3"),
+        (["--set", "scan.restarts=0"], "--set: scan.restarts is 0; it must be at least 1"),
+        (["--set", "scan.families.additive.epsilon=-3"], r"scan.families\[1\].epsilon is -3"),
         (["--set", "tuning.lora_rank=4"], "--set: tuning.lora_rank is no known key; the nearest is 'lora_r'"),
         (["--set", "seed"], "--set: got 'seed'; pass name=value"),
         (["--set", "scan.bars.warp.quiet=1"], "--set: scan.bars.warp.quiet names no setting"),

@@ -9,11 +9,12 @@ from hf_invertune.cli import main as cli
 from hf_invertune.cli.options import Source
 from hf_invertune.data.defaults import default_vocabulary
 from hf_invertune.errors import InputError
-from hf_invertune.hub.card import changes, make_card, plain, reproduction
+from hf_invertune.hub.card import changes, make_card, reproduction
 from hf_invertune.models.evaluation import Rate
 from hf_invertune.stages.configs import Bars, InversionConfig, RemovalConfig, ScanConfig, TuningConfig
 from hf_invertune.stages.families import AdditiveFamily, BlendFamily, MaskedFamily
 from hf_invertune.stages.verdict import Verdict
+from hf_invertune.utils.markdown import plain
 
 
 def card(case="cleaned", labelled=True, adapter=False, **options):

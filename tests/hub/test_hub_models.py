@@ -313,7 +313,8 @@ def test_all_of_it_on_the_command_line_and_in_the_report(hub, files, tmp_path):
     assert outcome.exit_code == 0, outcome.output
     origin = {"subfolder": "clip", "variant": "fp16", "pull_request": "refs/pr/1"}
     origin["hub_scan"] = {"done": True, "issues": {"clip/pytorch_model.bin": "unsafe"}}
-    assert json.loads(outcome.stdout)["source"] == {"name": "org/clip", "revision": sha, **origin}
+    (answer,) = json.loads(outcome.stdout)["answers"]
+    assert answer["source"] == {"name": "org/clip", "revision": sha, "format": "transformers", **origin}
     report = json.loads((tmp_path / "out" / "audit" / "report.json").read_text())
     assert report["scan"]["inputs"]["model"]["origin"] == origin
 
