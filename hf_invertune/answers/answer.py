@@ -47,6 +47,7 @@ class Part:
 
     Attributes:
         family (`str`), label (`str`), statistic (`str`), value (`float`), share (`float`, *optional*): as in [`Finding`].
+        chance (`float`, *optional*): how likely a clean model reaches so much, see [`ScanResult.chance`].
         quiet (`float`), suspicious (`float`): the bars of the family.
         verdict (`str`): what the value means by them.
     """
@@ -56,6 +57,7 @@ class Part:
     statistic: str
     value: float
     share: float | None
+    chance: float | None
     quiet: float
     suspicious: float
     verdict: str
@@ -71,6 +73,7 @@ class Part:
             statistic="concentration" if gathered else "lead",
             value=one.concentration if isinstance(one, Gathering) else one.lead,
             share=one.share if isinstance(one, Gathering) else None,
+            chance=scan.chance(one),
             quiet=bars.quiet,
             suspicious=bars.suspicious,
             verdict=scan.judged(one).value,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from ..stages.calibration import by_chance
 from ..utils.tables import as_text, make_table
 from .answer import Answer, Part
 from .words import origin, verdict_line
@@ -27,7 +28,7 @@ def _one(answer: Answer) -> list[Table | str]:
     titles = {"concentration": "Where triggers gather pictures", "lead": "The label easiest to reach"}
     for statistic, title in titles.items():
         rows = [_row(part) for part in answer.evidence if part.statistic == statistic]
-        columns = ["trigger", "label", *["share"] * (statistic == "concentration"), statistic, "verdict"]
+        columns = ["trigger", "label", *["share"] * (statistic == "concentration"), statistic, "by chance", "verdict"]
         shown += [make_table(title, columns, rows)] if rows else []
     for one in answer.findings:
         accepted = "" if one.accepted is None else f"; accepted: {one.accepted}"
@@ -38,4 +39,4 @@ def _one(answer: Answer) -> list[Table | str]:
 
 def _row(part: Part) -> list[str]:
     share = [] if part.share is None else [f"{part.share:.2f}"]
-    return [part.family, part.label, *share, f"{part.value:.2f}", part.verdict]
+    return [part.family, part.label, *share, f"{part.value:.2f}", by_chance(part.chance), part.verdict]

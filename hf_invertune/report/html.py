@@ -7,6 +7,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..models.evaluation import METRICS, Measurement, Rate
+from ..stages.calibration import by_chance
 from ..stages.inversion import InvertedTrigger
 from ..stages.verdict import CALIBRATION, MISSED, Verdict
 from . import plots
@@ -83,13 +84,6 @@ def render(report: ReportContent) -> str:
         strongest=strongest(report),
         settings=list(flat(report.config.plain())),
     )
-
-
-def by_chance(chance: float | None) -> str:
-    """A chance in percent, with no more digits than it deserves."""
-    if chance is None:
-        return "not known"
-    return "< 0.01 %" if chance < 1e-4 else f"{100 * chance:.2g} %"
 
 
 def headline(report: ReportContent, target: str | None) -> str:

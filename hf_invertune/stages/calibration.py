@@ -97,6 +97,13 @@ def chance_of(statistic: Statistic, family: str, value: float) -> float | None:
     return min(1.0, len(nulls()) * max(null.chance(scaled) for null in worlds))
 
 
+def by_chance(chance: float | None) -> str:
+    """A [`chance_of`] in percent, with no more digits than it deserves."""
+    if chance is None:
+        return "not known"
+    return "< 0.01 %" if chance < 1e-4 else f"{100 * chance:.2g} %"
+
+
 def calibrated_on() -> str:
     """Which models the bars follow from, in words."""
     counts = {null.world: null.models for worlds in nulls().values() for null in worlds}

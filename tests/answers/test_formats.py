@@ -91,7 +91,7 @@ def test_evidence_holds_every_place_and_race(answers):
     races = ["masked", "additive", "blend", "keyed"]
     assert [part.statistic for part in evidence] == ["concentration"] * 3 + ["lead"] * 4
     assert [part.family for part in evidence] == ["window"] * 3 + races
-    assert (evidence[0].quiet, evidence[0].suspicious, evidence[0].share) == (0.7, 0.76, 0.75)
+    assert (evidence[0].quiet, evidence[0].suspicious, evidence[0].share) == (0.693, 0.74, 0.75)
     assert evidence[3].share is None and answers[2].findings == [] and len(answers[2].evidence) == 4
 
 

@@ -388,7 +388,7 @@ def test_a_dry_run_says_the_cost_and_stops(flat, few, quick, tmp_path, own):
     arguments = ["--images", flat, *words, "--limit", "96", *quick, "--output-dir", tmp_path / "out", "--dry-run"]
     outcome = run_here("scan", VICTIMS / "clean", *arguments)
     assert (outcome.exit_code, outcome.stdout) == (0, "") and not (tmp_path / "out").exists()
-    texts = "6" if own else "7,000"
+    texts = "102" if own else "23,000"
     pattern = rf"[\d,]+( to [\d,]+)? pictures and {texts} texts through the model: about [\d.,]+( to [\d.,]+)? minutes on cpu"
     assert re.fullmatch(rf"{pattern}, with \d+.\d GB of memory.\n", outcome.stderr)
 

@@ -52,7 +52,9 @@ def shown(request, folder):
             never = dict.fromkeys(("masked", "additive"), Bars(1e9, 1e9))
             short = replace(quick.scan, steps=(2, 2), bars=never, gathering=GatheringConfig(families=()))
             scanner = "hf_invertune.report.audit.TargetIdentifier"
-            patch.setattr(scanner, lambda classifier, config, seed, reference: TargetIdentifier(classifier, short, seed))
+            patch.setattr(
+                scanner, lambda classifier, config, seed, reference: TargetIdentifier(classifier, short, seed)
+            )
         outcome = run_forked("hf_invertune", "demo", "--json", "--seed", 3, "--output-dir", folder, "--overwrite")
     return outcome.returncode, json.loads(outcome.stdout)
 
