@@ -1,6 +1,11 @@
 """Tables of docs/method.md: what scans and removals make of victims for development."""
 
+from typing import Any
+
 from results_file import RESULTS, percent, result, source
+
+from hf_invertune.stages.configs import ScanConfig
+from hf_invertune.stages.verdict import Verdict, judge
 
 
 def worlds_of(kind: str) -> list[str]:
@@ -36,7 +41,18 @@ def detection_of(world: str) -> str:
         cells = [f"{values[family][0]:.2f} {values[family][1]}" for family in bars]
         verdict = one["verdict"] + (f": {one['target']}" if one["target"] else "")
         lines.append(f"| {name} | {', '.join(one['targets'])} | {verdict} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", source(facts, f"detection_{world}", "../benchmarks")])
+    same = [one for one in facts["victims"].values() if rejudged(one) == one["verdict"]]
+    now = f"By the bars of this version {len(same)} of {len(facts['victims'])} verdicts are the same."
+    return "\n".join([*lines, "", now, source(facts, f"detection_{world}", "../benchmarks")])
+
+
+def rejudged(one: dict[str, Any]) -> str:
+    """The gravest verdict of the statistics that were measured, by the bars that are the default now."""
+    scan = ScanConfig()
+    verdicts = [judge(place["concentration"], scan.gathering.bars[place["family"]]) for place in one["places"]]
+    verdicts += [judge(race["lead"], scan.bars[race["family"]]) for race in one["races"]]
+    order = [Verdict.BACKDOORED, Verdict.INCONCLUSIVE, Verdict.CLEAN]
+    return min(verdicts, key=order.index).value
 
 
 def removals() -> str:
@@ -79,3 +95,58 @@ def label_counts() -> str:
         lines.append(f"| {' | '.join(map(str, cells))} |")
     true = facts["scans"][0]["true_target"]
     return "\n".join([*lines, "", f"The target is {true!r}. {source(facts, 'label_counts', '../benchmarks')}"])
+
+
+def text_keys() -> str:
+    """How far words bend the labels' texts in clean models and in attacked ones, and what a removal leaves."""
+    lines = [
+        "| world | model | most bent | lead | square's cross-entropy under the word | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    sources = []
+    for world in worlds_of("text_keys"):
+        facts = result(f"text_keys_{world}")
+        clean = [one for one in facts["victims"].values() if not one["attack_name"]]
+        leads = sorted(one["lead"] for one in clean)
+        labels = ", ".join(sorted({one["label"] for one in clean}))
+        alarms = sum(one["verdict"] != "clean" for one in clean)
+        span = f"{leads[0]:.2f} to {leads[-1]:.2f}"
+        lines.append(f"| {world} | {len(clean)} clean models | {labels} | {span} | | {alarms} not clean |")
+        for name, one in facts["victims"].items():
+            if one["attack_name"]:
+                entropy = "" if one["cross_entropy"] is None else f"{one['cross_entropy']:.2f} ({one['word']})"
+                cells = (one["label"], f"{one['lead']:.2f}", entropy, one["verdict"])
+                lines.append(f"| {world} | {name}, target {', '.join(one['targets'])} | {' | '.join(cells)} |")
+        sources.append(source(facts, f"text_keys_{world}", "../benchmarks"))
+    lines += ["", "| world | victim | outcome | ASR | floor | CA |", "|---|---|---|---|---|---|"]
+    for world in worlds_of("text_keys"):
+        for name, one in result(f"text_keys_{world}")["removals"].items():
+            for before, after in one["attack"]:
+                asr, accuracy = (
+                    f"{percent(before[key])} → {percent(after[key])}"
+                    for key in ("attack_success_rate", "clean_accuracy")
+                )
+                floor = percent(after["target_rate"])
+                lines.append(f"| {world} | {name} | {one['outcome']} | {asr} | {floor} | {accuracy} |")
+    return "\n".join([*lines, "", "  \n".join(sources)])
+
+
+def trusted() -> str:
+    """What the profile of a trusted model makes of the same statistics."""
+    lines = [
+        "| world | model | | verdict | masked | additive | blend | keyed | window | wave |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    sources = []
+    for world in worlds_of("trusted"):
+        facts = result(f"trusted_{world}")
+        for name, one in facts["models"].items():
+            shown = f"{name}, target {', '.join(one['targets'])}" if one["targets"] else name
+            for how in ("without", "with"):
+                leads, reached = one[how]["leads"], one[how]["concentrations"]
+                verdict = one[how]["verdict"] + (f": {one[how]['target']}" if one[how]["target"] else "")
+                cells = [f"{leads[family][1]:.2f} {leads[family][0]}" for family in leads]
+                cells += [f"{value:.2f} (bar {one[how]['bars'][family][0]:.2f})" for family, value in reached.items()]
+                lines.append(f"| {world} | {shown} | {how} | {verdict} | {' | '.join(cells)} |")
+        sources.append(source(facts, f"trusted_{world}", "../benchmarks"))
+    return "\n".join([*lines, "", "  \n".join(sources)])

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from development_tables import detection, label_counts, removals
+from development_tables import detection, label_counts, removals, text_keys, trusted
 from results_file import RESULTS, percent, result, source
 
 
@@ -378,7 +378,13 @@ TABLES = {
     },
     "docs/architecture.md": {"structure": structure, "redesign": redesign},
     "docs/configuration.md": {"settings": settings},
-    "docs/method.md": {"detection": detection, "removals": removals, "label_counts": label_counts},
+    "docs/method.md": {
+        "detection": detection,
+        "removals": removals,
+        "label_counts": label_counts,
+        "text_keys": text_keys,
+        "trusted": trusted,
+    },
     "docs/rules.md": {"rules": rules},
     "docs/report.md": {"mask_shapes": mask_shapes},
     "docs/models.md": {"model_families": model_families},
