@@ -1,10 +1,13 @@
 """Tables of docs/method.md: what scans and removals make of victims for development."""
 
+import json
 from typing import Any
 
+import yaml
 from results_file import RESULTS, percent, result, source
 
-from hf_invertune.stages.configs import ScanConfig
+from hf_invertune.stages.calibration import SCALES, bars_at, nulls
+from hf_invertune.stages.configs import FALSE_ALARMS, ScanConfig
 from hf_invertune.stages.verdict import Verdict, judge
 
 
@@ -150,3 +153,34 @@ def trusted() -> str:
                 lines.append(f"| {world} | {shown} | {how} | {verdict} | {' | '.join(cells)} |")
         sources.append(source(facts, f"trusted_{world}", "../benchmarks"))
     return "\n".join([*lines, "", "  \n".join(sources)])
+
+
+def calibration() -> str:
+    """What clean models reach by nature, and the bars that follow."""
+    lines = [
+        "| statistic | family | world | clean models | median | lower bar | upper bar |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    bars = {statistic: bars_at(statistic, FALSE_ALARMS) for statistic in SCALES}
+    for (statistic, family), worlds in nulls().items():
+        low, high = bars[statistic][family]
+        for null in worlds:
+            middle = SCALES[statistic][1](null.mean)
+            lines.append(
+                f"| {statistic} | {family} | {null.world} | {null.models} | {middle:.2f} | {low:.2f} | {high:.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def public_models() -> str:
+    """What scans say of public models, as far as the calibration kit has been run on them."""
+    path = RESULTS / "calibration_models.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    found = {line["model"]: line for line in lines}
+    rows = ["| model | group | known as | verdict |", "|---|---|---|---|"]
+    for one in yaml.safe_load((RESULTS.parent / "models" / "public.yaml").read_text())["models"]:
+        known = f"backdoored, towards {one['target']}" if "target" in one else "clean"
+        line = found.get(one["model"])
+        said = "not run" if line is None else line["error"] or f"{line['verdict']} {line['found'] or ''}".strip()
+        rows.append(f"| {one['model']} | {one['group']} | {known} | {said} |")
+    return "\n".join(rows)

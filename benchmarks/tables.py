@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from development_tables import detection, label_counts, removals, text_keys, trusted
+from development_tables import calibration, detection, label_counts, public_models, removals, text_keys, trusted
 from results_file import RESULTS, percent, result, source
 
 
@@ -378,6 +378,7 @@ TABLES = {
     },
     "docs/architecture.md": {"structure": structure, "redesign": redesign},
     "docs/configuration.md": {"settings": settings},
+    "docs/calibration.md": {"calibration": calibration, "public_models": public_models},
     "docs/method.md": {
         "detection": detection,
         "removals": removals,

@@ -17,6 +17,8 @@ SCALES: dict[Statistic, tuple[Callable[[float], float], Callable[[float], float]
     "concentration": (lambda value: -math.log(max(1 - value, 1e-9)), lambda scaled: 1 - math.exp(-scaled)),
 }
 """The scale on which clean models of one world are about normal, and the way back."""
+SMALL = {"cifar10", "drawings"}
+"""Worlds of models that were trained for the purpose, and are far smaller than those in use."""
 GRAVE = 0.1
 """Share of the rate of false alarms at which a model may be called backdoored, and not merely suspicious."""
 
@@ -105,6 +107,8 @@ def by_chance(chance: float | None) -> str:
 
 
 def calibrated_on() -> str:
-    """Which models the bars follow from, in words."""
+    """Which models the bars follow from, in a sentence."""
     counts = {null.world: null.models for worlds in nulls().values() for null in worlds}
-    return " and ".join(f"{count} of {world}" for world, count in counts.items())
+    shown = " and ".join(f"{count} of {world}" for world, count in counts.items())
+    small = ": small CLIPs, and no others" if counts.keys() <= SMALL else ""
+    return f"The bars of the verdict follow from clean models, {shown}{small}."

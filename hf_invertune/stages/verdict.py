@@ -16,7 +16,7 @@ from .inversion import WORKING, InvertedTrigger
 from .reference import relative
 
 
-CALIBRATION = f"The bars of the verdict follow from clean models, {calibrated_on()}: small CLIPs, and no others."
+CALIBRATION = calibrated_on()
 """What the verdict's error rates are known for."""
 
 
