@@ -46,7 +46,7 @@ def detection_of(world: str) -> str:
         lines.append(f"| {name} | {', '.join(one['targets'])} | {verdict} | {' | '.join(cells)} |")
     same = [one for one in facts["victims"].values() if rejudged(one) == one["verdict"]]
     now = f"By the bars of this version {len(same)} of {len(facts['victims'])} verdicts are the same."
-    return "\n".join([*lines, "", now, source(facts, f"detection_{world}", "../benchmarks")])
+    return "\n".join([*lines, "", now, source(facts, f"detection_{world}")])
 
 
 def rejudged(one: dict[str, Any]) -> str:
@@ -82,7 +82,7 @@ def removals_of(world: str) -> str:
             lines.append(
                 f"| {name} | {verdict} | {one['outcome']} | {target} | {' → '.join(asr)} | {floor[1]} | {change} |"
             )
-    return "\n".join([*lines, "", source(facts, f"removal_{world}", "../benchmarks")])
+    return "\n".join([*lines, "", source(facts, f"removal_{world}")])
 
 
 def label_counts() -> str:
@@ -120,7 +120,7 @@ def text_keys() -> str:
                 entropy = "" if one["cross_entropy"] is None else f"{one['cross_entropy']:.2f} ({one['word']})"
                 cells = (one["label"], f"{one['lead']:.2f}", entropy, one["verdict"])
                 lines.append(f"| {world} | {name}, target {', '.join(one['targets'])} | {' | '.join(cells)} |")
-        sources.append(source(facts, f"text_keys_{world}", "../benchmarks"))
+        sources.append(source(facts, f"text_keys_{world}"))
     lines += ["", "| world | victim | outcome | ASR | floor | CA |", "|---|---|---|---|---|---|"]
     for world in worlds_of("text_keys"):
         for name, one in result(f"text_keys_{world}")["removals"].items():
@@ -151,7 +151,7 @@ def trusted() -> str:
                 cells = [f"{leads[family][1]:.2f} {leads[family][0]}" for family in leads]
                 cells += [f"{value:.2f} (bar {one[how]['bars'][family][0]:.2f})" for family, value in reached.items()]
                 lines.append(f"| {world} | {shown} | {how} | {verdict} | {' | '.join(cells)} |")
-        sources.append(source(facts, f"trusted_{world}", "../benchmarks"))
+        sources.append(source(facts, f"trusted_{world}"))
     return "\n".join([*lines, "", "  \n".join(sources)])
 
 

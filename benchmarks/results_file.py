@@ -33,7 +33,7 @@ def result(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def source(facts: dict[str, Any], name: str, benchmarks: str = "benchmarks") -> str:
+def source(facts: dict[str, Any], name: str, benchmarks: str = "../benchmarks") -> str:
     """Where figures come from: command, date, machine, versions and file, for the line below a table."""
     machine, versions = facts["machine"], facts["versions"]
     return (

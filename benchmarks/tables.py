@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from arena_summary import arena_summary
 from development_tables import calibration, detection, label_counts, public_models, removals, text_keys, trusted
 from results_file import RESULTS, percent, result, source
 
@@ -77,7 +78,7 @@ def mask_shapes() -> str:
     facts = result("mask_shapes")
     lines = ["| what is stamped on the pictures | ASR |", "|---|---|"]
     lines += [f"| {what} | {percent(rate)} |" for what, rate in facts["attack_success_rate"].items()]
-    return "\n".join([*lines, "", source(facts, "mask_shapes", "../benchmarks")])
+    return "\n".join([*lines, "", source(facts, "mask_shapes")])
 
 
 ZOOS = {"drawings": "Drawings", "cifar10": "CIFAR-10", "tiny-imagenet": "100 classes of Tiny ImageNet"}
@@ -119,7 +120,7 @@ def arena_command(zoo: str, rows: list, planned: list[str], met: list[str]) -> s
     return command if met == planned else f"{command} --victims {','.join(met)}"
 
 
-def arena(*wanted: str, benchmarks: str = "benchmarks") -> str:
+def arena(*wanted: str) -> str:
     """These tables of every arena, and for those that were not run how to run them."""
     files, parts = arena_files(), []
     for zoo, title in ZOOS.items():
@@ -148,7 +149,7 @@ def arena(*wanted: str, benchmarks: str = "benchmarks") -> str:
         parts.append(
             f"`{arena_command(zoo, rows, planned, met)}`, {' to '.join(sorted({dates[0], dates[-1]}))}, "
             f"{', '.join(places + versions)}, {len(rows)} runs: "
-            f"[{files[zoo].name}]({benchmarks}/results/{files[zoo].name})."
+            f"[{files[zoo].name}](../benchmarks/results/{files[zoo].name})."
         )
     return "\n\n".join(parts)
 
@@ -158,7 +159,7 @@ def headline() -> str:
 
 
 def arena_details() -> str:
-    return arena("summary_table", "cost_table", benchmarks="../benchmarks")
+    return arena("summary_table", "cost_table")
 
 
 def learning_rates() -> str:
@@ -184,7 +185,7 @@ def learning_rates() -> str:
                 cell = "not finite" if any(trial["unusable"] for trial in trials) else mean_effect(trials)
                 cells.append(f"**{cell}**" if rate == search["learning_rate"] else cell)
             lines.append(f"| {search['defence']} | {' | '.join(cells)} |")
-        parts.append("\n".join([*lines, "", source(facts, name, "../benchmarks")]))
+        parts.append("\n".join([*lines, "", source(facts, name)]))
     return "\n\n".join(parts)
 
 
@@ -237,7 +238,7 @@ def zoos() -> str:
             share += f" {len(facts['victims'])} of {facts['planned']} models are made so far."
         if "wall_seconds" in facts:
             share += f" Made in one go in {facts['wall_seconds'] / 60:.1f} minutes."
-        parts.append("\n".join([*lines, "", share, "", source(facts, name, "../benchmarks")]))
+        parts.append("\n".join([*lines, "", share, "", source(facts, name)]))
     return "\n\n".join(parts)
 
 
@@ -289,7 +290,7 @@ def structure() -> str:
         elif key in now:
             old, new = (f"{len(v) if isinstance(v, list) else v:,}" for v in (before[key], now[key]))
             lines.append(f"| {title} | {old} | {new} |")
-    return "\n".join([*lines, "", source(facts, "structure", "../benchmarks")])
+    return "\n".join([*lines, "", source(facts, "structure")])
 
 
 def redesign() -> str:
@@ -323,7 +324,7 @@ def model_families() -> str:
         first, *others = (f"{gap:.0e}" if gap else "0" for gap in gaps)
         cells = [row["class"], first, *("yes" if one else "**no**" for one in held)]
         lines.append(f"| {' | '.join([*cells, *others])} |")
-    return "\n".join([*lines, "", source(facts, "model_families", "../benchmarks")])
+    return "\n".join([*lines, "", source(facts, "model_families")])
 
 
 def settings() -> str:
@@ -368,14 +369,9 @@ def span_of(bounds: dict[str, float]) -> str:
 
 
 TABLES = {
-    "README.md": {
-        "exit_codes": exit_codes,
-        "arena": headline,
-        "victims": victims,
-        "demo": demo,
-        "cifar10": cifar10,
-        "timings": timings,
-    },
+    "README.md": {"arena_summary": arena_summary},
+    "docs/command-line.md": {"exit_codes": exit_codes},
+    "docs/results.md": {"arena": headline, "victims": victims, "demo": demo, "cifar10": cifar10, "timings": timings},
     "docs/architecture.md": {"structure": structure, "redesign": redesign},
     "docs/configuration.md": {"settings": settings},
     "docs/calibration.md": {"calibration": calibration, "public_models": public_models},
