@@ -40,6 +40,25 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class StandsOut:
+    """One statistic of a model that is far above what the other models of its group have.
+
+    Attributes:
+        family (`str`): the kind of trigger.
+        statistic (`str`): "concentration" or "lead".
+        value (`float`): of this model.
+        z (`float`): by how many robust deviations it exceeds the median of the group.
+        models (`int`): how many different models the group has.
+    """
+
+    family: str
+    statistic: str
+    value: float
+    z: float
+    models: int
+
+
+@dataclass(frozen=True)
 class Answer:
     """What came of one model.
 
@@ -54,6 +73,9 @@ class Answer:
         class_names (`int`), images (`int`): how many were looked at.
         seconds (`float`): of the scan.
         report (`str`, *optional*): folder of the audit report.
+        statistics (`dict[str, float]`): the highest of each family's, judged clean or not, by "family statistic".
+        group (`str`, *optional*): 32 hex digits that models have in common whose statistics can be compared.
+        stands_out (`list[StandsOut]`): in what the model exceeds the others of its group; no part of the verdict.
     """
 
     model: str
@@ -67,6 +89,9 @@ class Answer:
     images: int = 0
     seconds: float = 0.0
     report: str | None = None
+    statistics: dict[str, float] = field(default_factory=dict)
+    group: str | None = None
+    stands_out: list[StandsOut] = field(default_factory=list)
     calibration: str = CALIBRATION
 
     @classmethod
@@ -83,6 +108,7 @@ class Answer:
             images=scan.images,
             seconds=scan.seconds,
             report=report,
+            statistics=statistics_of(scan),
         )
 
     @classmethod
@@ -94,6 +120,15 @@ class Answer:
     def plain(self) -> dict[str, Any]:
         """As what JSON can hold."""
         return asdict(self)
+
+
+def statistics_of(scan: ScanResult) -> dict[str, float]:
+    """The highest concentration and lead of each family, by "family statistic"."""
+    values: dict[str, float] = {}
+    for place in scan.gatherings:
+        name = f"{place.family} concentration"
+        values[name] = max(place.concentration, values.get(name, place.concentration))
+    return values | {f"{race.family} lead": race.lead for race in scan.evidence}
 
 
 def findings_of(scan: ScanResult, model: str) -> list[Finding]:
