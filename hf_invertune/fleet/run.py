@@ -64,6 +64,7 @@ class AnswersFile(LinesFile):
                 f"`{self.argument}`: {folder} is not empty, and holds no {ANSWERS} of an earlier run; name another folder."
             )
         super().check()
+        self.answers()
         self.path.touch()
 
     def answers(self) -> dict[str, Answer]:
@@ -120,11 +121,14 @@ class Fleet:
         if tell is not None and state.is_main_process:
             for key in filter(before.__contains__, self.specs):
                 tell(before[key])
+        if state.num_processes > 1:
+            logger.info("Process %d of %d takes its share.", state.process_index + 1, state.num_processes)
+        settled = set(before)
         try:
             for wait in (False, True):  # what another process is at is waited for last; if it dies, it is done here
                 for key in self.specs:
-                    if key not in before:
-                        self._claim(key, wait, stale.get(key), tell)
+                    if key not in settled and self._settle(key, wait, stale.get(key), tell):
+                        settled.add(key)
         except KeyboardInterrupt:
             done = len(self.specs.keys() & self.file.lines().keys())
             logger.info("%d of %d models have their answers in %s.", done, len(self.specs), self.file.path)
@@ -136,19 +140,23 @@ class Fleet:
             write_bytes(self.folder / PAGE, render_fleet(answers).encode())
         return answers
 
-    def _claim(
+    def _settle(
         self, key: str, wait: bool, stale: dict[str, Any] | None, tell: Callable[[Answer], None] | None
-    ) -> None:
-        """Scan one model, unless somebody else does or did; `stale` is an answer that does not count."""
+    ) -> bool:
+        """Whether one model has its answer: this process gives it, unless another is at it or did.
+
+        `stale` is an answer that does not count.
+        """
         with self.file.claim(key, wait) as ours:
             if not ours or self.file.lines().get(key) != stale:
-                return
+                return ours
             answer = self._answer(key)
             self.file.append(_line(key, answer))
             done = len(self.specs.keys() & self.file.lines().keys())
         logger.info("%d/%d %s: %s", done, len(self.specs), answer.model, answer.verdict or answer.error)
         if tell is not None:
             tell(answer)
+        return True
 
     def _answer(self, key: str) -> Answer:
         """The answer of one model; whatever goes wrong with it is the answer then.

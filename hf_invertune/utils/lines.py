@@ -35,7 +35,7 @@ class LinesFile:
         """Find out before any long work whether lines can be appended.
 
         Raises:
-            InputError: when it cannot be written to, or holds what is none of ours.
+            InputError: when it cannot be written to.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,6 @@ class LinesFile:
         if self.path.is_dir() or not os.access(place, os.W_OK):
             reason = "is a folder" if self.path.is_dir() else "is not yours to write to"
             raise InputError(f"`{self.argument}`: {self.path} cannot be written to ({place} {reason}).")
-        self.lines()
 
     def append(self, value: dict[str, Any]) -> None:
         """Add `value`, whose first entry is its "key", as one line in one write; what a write cut short has left before it

@@ -4,22 +4,27 @@ import shutil
 
 import pytest
 import torch
-from fleets import NAMES, QUICK
-from safetensors.torch import load_file, save_file
+from fleets import NAMES, QUICK, save_variant
 
 from hf_invertune.data.pixels import PixelDataset
+from hf_invertune.report import html
 from hf_invertune.stages.configs import RemovalConfig
+
+
+@pytest.fixture(scope="package", autouse=True)
+def undrawn():
+    """Reports without their charts, which take most of the time that a small fleet takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html, "charts", lambda report: [])
+        yield
 
 
 @pytest.fixture(scope="session")
 def fleet(tiny_folder, tmp_path_factory):
     """Folders of five different models, and in their middle one whose weights are cut short."""
     folder = tmp_path_factory.mktemp("fleet")
-    for name in NAMES:
-        shutil.copytree(tiny_folder, folder / name)
-        stored = load_file(folder / name / "model.safetensors")
-        stored["visual_projection.weight"] *= 1 + 0.01 * NAMES.index(name)
-        save_file(stored, folder / name / "model.safetensors", metadata={"format": "pt"})
+    for number, name in enumerate(NAMES):
+        save_variant(tiny_folder, folder / name, number)
     broken = folder / "broken"
     shutil.copytree(tiny_folder, broken)
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:1000])

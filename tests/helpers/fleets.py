@@ -1,6 +1,9 @@
 """What the tests of fleets share: names, settings with which a scan takes a tenth of a second, what an answer says."""
 
+import shutil
 from dataclasses import replace
+
+from safetensors.torch import load_file, save_file
 
 
 NAMES = ("one", "two", "three", "four", "five")
@@ -15,6 +18,14 @@ QUICK = {
         "max_chance": 1.0,
     }
 }
+
+
+def save_variant(model, folder, number):
+    """Write a copy of a model into `folder` whose weights are a little different, by its number."""
+    shutil.copytree(model, folder)
+    stored = load_file(folder / "model.safetensors")
+    stored["visual_projection.weight"] *= 1 + 0.01 * number
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def said(answers):

@@ -84,6 +84,7 @@ class RunsFile(LinesFile):
         super().__init__(path, argument)
 
     def check(self) -> None:
+        """Besides, see that it holds rows and nothing else."""
         super().check()
         self.rows()
 
