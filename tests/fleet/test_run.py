@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fleets import QUICK, said
+from fleets import QUICK, said, save_variant
 from PIL import Image
 from typer.testing import CliRunner
 
