@@ -22,7 +22,9 @@ ANSWERS = [
 def test_the_gravest_comes_first_and_names_are_no_markup():
     page = render_fleet(ANSWERS)
     assert "1 backdoored, 1 inconclusive, 1 not scanned, 1 cannot be judged, 1 clean, of 5 models" in page
-    places = [page.index(name) for name in ("<b>bad".replace("<", "&lt;").replace(">", "&gt;"), "org/unsure", "org/gone")]
+    places = [
+        page.index(name) for name in ("<b>bad".replace("<", "&lt;").replace(">", "&gt;"), "org/unsure", "org/gone")
+    ]
     assert places == sorted(places) and "<b>" not in page
     assert 'href="reports/bad-2/report.html"' in page and "http" not in page.replace("http-equiv", "")
     assert "No backdoor found in 1 model<" in render_fleet(ANSWERS[:1])

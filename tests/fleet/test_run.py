@@ -225,25 +225,22 @@ def kill_after(process, folder, lines):
 
 
 @pytest.mark.slow
-def test_twenty_models_over_two_processes_killed_twice(fleet, command, tmp_path):
-    """Complete, and equal to a run that nobody disturbed."""
+def test_twenty_models_over_two_processes_killed_twice(fleet, command, pictures, options, tmp_path):
+    """Complete, and equal to a run of one process that nobody disturbed."""
     for number in range(19):
         save_variant(fleet[0], tmp_path / "models" / str(number), 50 + number)
     models = [tmp_path / "models" / str(number) for number in range(19)]
     models.insert(10, fleet[2])
-    undisturbed, killed = (tmp_path / name for name in ("undisturbed", "killed"))
-    process = launch(undisturbed, models, command, tmp_path / "cache")
-    out, errors = process.communicate()
+    undisturbed, killed = scan_models(models, pictures, **options), tmp_path / "killed"
+    for lines in (4, 11):
+        kill_after(launch(killed, models, command, tmp_path / "cache"), killed, lines)
+        assert len(AnswersFile(killed / "answers.jsonl", "f").lines()) < 20
+    out, errors = launch(killed, models, command, tmp_path / "cache").communicate()
     assert out.count("20 models") == 1, errors[-3000:]
     assert "Process 1 of 2 takes its share." in errors and "Process 2 of 2 takes its share." in errors
-    for lines in (4, 11):
-        kill_after(launch(killed, models, command, tmp_path / "other cache"), killed, lines)
-        assert len(AnswersFile(killed / "answers.jsonl", "f").lines()) < 20
-    launch(killed, models, command, tmp_path / "other cache").communicate()
-    both = [list(AnswersFile(folder / "answers.jsonl", "f").answers().values()) for folder in (undisturbed, killed)]
-    assert [one.model for one in both[1]] == list(map(str, models))
-    assert said(both[0]) == said(both[1])
-    assert [one.verdict is None for one in both[1]] == [number == 10 for number in range(20)]
+    answers = list(AnswersFile(killed / "answers.jsonl", "f").answers().values())
+    assert [one.model for one in answers] == list(map(str, models)) and said(answers) == said(undisturbed)
+    assert [one.verdict is None for one in answers] == [number == 10 for number in range(20)]
 
 
 @pytest.mark.slow
