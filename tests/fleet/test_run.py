@@ -3,7 +3,7 @@
 import json
 import multiprocessing
 import os
-import signal
+import socket
 import subprocess
 import sys
 import time
@@ -189,39 +189,31 @@ def test_wrong_input(arguments, message):
 # Processes
 
 
-def launch(folder, models, command, cache, processes=2):
-    """The command under `accelerate launch`, in a process group of its own."""
-    environment = {**os.environ, "HF_INVERTUNE_CACHE": str(cache), "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    words = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        processes,
-        "--num_machines",
-        1,
+def launch(folder, models, command, cache):
+    """The command in two processes on the CPU, as `accelerate launch` starts them on two GPUs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    world |= {"ACCELERATE_USE_CPU": "true", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    world |= {"HF_INVERTUNE_CACHE": str(cache), "TQDM_DISABLE": "1"}
+    words = [sys.executable, "-m", "hf_invertune", "scan", *models, *command, "--output-dir", folder]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [
+        subprocess.Popen(list(map(str, words)), env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank}, **pipes)
+        for rank in "01"
     ]
-    words += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", 0]
-    words += ["-m", "hf_invertune", "scan", *models, *command, "--output-dir", folder]
-    return subprocess.Popen(
-        list(map(str, words)),
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
-def kill_after(process, folder, lines):
-    """Kill the launcher and its processes once there are so many answers."""
+def kill_after(ranks, folder, lines):
+    """Kill both processes once there are so many answers."""
     path = folder / "answers.jsonl"
     while not path.exists() or path.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert all(rank.poll() is None for rank in ranks), ranks[0].communicate()[1][-3000:]
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    for rank in ranks:
+        rank.kill()
+    for rank in ranks:
+        rank.communicate()
 
 
 @pytest.mark.slow
@@ -235,9 +227,11 @@ def test_twenty_models_over_two_processes_killed_twice(fleet, command, pictures,
     for lines in (4, 11):
         kill_after(launch(killed, models, command, tmp_path / "cache"), killed, lines)
         assert len(AnswersFile(killed / "answers.jsonl", "f").lines()) < 20
-    out, errors = launch(killed, models, command, tmp_path / "cache").communicate()
-    assert out.count("20 models") == 1, errors[-3000:]
-    assert "Process 1 of 2 takes its share." in errors and "Process 2 of 2 takes its share." in errors
+    (out, errors), (silent, others) = (
+        rank.communicate() for rank in launch(killed, models, command, tmp_path / "cache")
+    )
+    assert out.count("20 models") == 1 and silent == "", errors[-3000:]
+    assert "Process 1 of 2 takes its share." in errors and "Process 2 of 2 takes its share." in others
     answers = list(AnswersFile(killed / "answers.jsonl", "f").answers().values())
     assert [one.model for one in answers] == list(map(str, models)) and said(answers) == said(undisturbed)
     assert [one.verdict is None for one in answers] == [number == 10 for number in range(20)]
