@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from .answers.answer import Answer, Finding, StandsOut
     from .data.loading import load_images
     from .data.pixels import PixelDataset
     from .errors import CannotJudgeError, ExitCode, HubError, InputError
+    from .fleet.cache import ScanCache
+    from .fleet.models import ModelSpec, search_models
+    from .fleet.run import scan_models
     from .hub.result import RemovalResult
     from .lab.arena.benchmark import benchmark
     from .lab.arena.rebound import ReboundConfig
@@ -90,6 +94,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdditiveFamily",
     "AdditiveTrigger",
+    "Answer",
     "ArenaSettings",
     "AuditConfig",
     "AuditReport",
@@ -108,6 +113,7 @@ __all__ = [
     "DualEncoder",
     "Evidence",
     "ExitCode",
+    "Finding",
     "Gatherer",
     "Gathering",
     "GatheringConfig",
@@ -126,6 +132,7 @@ __all__ = [
     "MaskedTrigger",
     "Measurement",
     "Metrics",
+    "ModelSpec",
     "NeuronLocalizer",
     "PatchTrigger",
     "PixelDataset",
@@ -141,11 +148,13 @@ __all__ = [
     "RemovalResult",
     "Row",
     "SampleSpecificTrigger",
+    "ScanCache",
     "ScanConfig",
     "ScanResult",
     "ScatteredPatchTrigger",
     "Simulation",
     "Simulator",
+    "StandsOut",
     "TargetIdentifier",
     "Trigger",
     "TriggerFamily",
@@ -175,11 +184,18 @@ __all__ = [
     "poison",
     "poison_dataset",
     "preset",
+    "scan_models",
     "search_learning_rates",
+    "search_models",
     "verify_report",
 ]
 
 _MODULES = {
+    "answers.answer": (
+        "Answer",
+        "Finding",
+        "StandsOut",
+    ),
     "data.loading": ("load_images",),
     "data.pixels": ("PixelDataset",),
     "errors": (
@@ -188,6 +204,12 @@ _MODULES = {
         "HubError",
         "InputError",
     ),
+    "fleet.cache": ("ScanCache",),
+    "fleet.models": (
+        "ModelSpec",
+        "search_models",
+    ),
+    "fleet.run": ("scan_models",),
     "hub.result": ("RemovalResult",),
     "lab.arena.benchmark": ("benchmark",),
     "lab.arena.rebound": ("ReboundConfig",),

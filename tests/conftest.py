@@ -1,4 +1,5 @@
 import gc
+import itertools
 import os
 import time
 
@@ -33,6 +34,17 @@ def pytest_collection_modifyitems(items):
     """The files that take longest come first, so that two workers end at about the same time."""
     first = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: first.get(item.path.name, len(first)))
+
+
+@pytest.fixture(autouse=True)
+def scans(tmp_path_factory, monkeypatch):
+    """Where this test keeps its scans, which no other one finds there; the folder is made with the first."""
+    folder = tmp_path_factory.getbasetemp() / "scans" / str(next(_COUNT))
+    monkeypatch.setenv("HF_INVERTUNE_CACHE", str(folder))
+    return folder
+
+
+_COUNT = itertools.count()
 
 
 @pytest.fixture(scope="session")

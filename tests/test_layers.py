@@ -20,6 +20,7 @@ FLOORS = [
     {"hub"},
     {"tuning"},
     {"remover"},
+    {"fleet"},
     {"lab"},
     {"cli"},
 ]

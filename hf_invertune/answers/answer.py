@@ -81,6 +81,25 @@ class Part:
 
 
 @dataclass(frozen=True)
+class StandsOut:
+    """One statistic of a model that is far above what the other models of its group have.
+
+    Attributes:
+        family (`str`): the kind of trigger.
+        statistic (`str`): "concentration" or "lead".
+        value (`float`): of this model.
+        z (`float`): by how many robust deviations it exceeds the median of the group.
+        models (`int`): how many different models the group has.
+    """
+
+    family: str
+    statistic: str
+    value: float
+    z: float
+    models: int
+
+
+@dataclass(frozen=True)
 class Answer:
     """What came of one model.
 
@@ -96,6 +115,8 @@ class Answer:
         class_names (`int`), images (`int`): how many were looked at.
         seconds (`float`): of the scan.
         report (`str`, *optional*): folder of the audit report.
+        group (`str`, *optional*): 32 hex digits that models have in common whose statistics can be compared.
+        stands_out (`list[StandsOut]`): in what the model exceeds the others of its group; no part of the verdict.
     """
 
     model: str
@@ -110,6 +131,8 @@ class Answer:
     images: int = 0
     seconds: float = 0.0
     report: str | None = None
+    group: str | None = None
+    stands_out: list[StandsOut] = field(default_factory=list)
     calibration: str = CALIBRATION
 
     @classmethod
@@ -145,6 +168,15 @@ class Answer:
     def open_findings(self) -> list[Finding]:
         """Those that no [`Baseline`] accepts."""
         return [one for one in self.findings if one.accepted is None]
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """The highest concentration and lead of each family, judged clean or not, by "family statistic"."""
+        values: dict[str, float] = {}
+        for part in self.evidence:
+            name = f"{part.family} {part.statistic}"
+            values[name] = max(part.value, values.get(name, part.value))
+        return values
 
     @property
     def rule(self) -> Rule:

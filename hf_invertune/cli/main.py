@@ -11,8 +11,8 @@ from typer.core import TyperGroup
 
 from ..errors import ExitCode, HubError, InputError
 from ..utils.runtime import keep_freed_memory
-from . import arena, attack, demo, evaluate, invert, profile, push, remove, report, scan, zoo
-from .options import EXIT_CODES, with_source
+from . import arena, attack, cache, demo, evaluate, invert, profile, push, remove, report, scan, zoo
+from .options import EXIT_CODES, Given, Source, with_options_of
 from .project import Configured
 
 
@@ -58,12 +58,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command(epilog=EXIT_CODES, cls=Configured)(with_source(scan.scan))
+app.command(epilog=EXIT_CODES, cls=Configured)(with_options_of(Given, scan.scan))
 for verb in (
-    with_source(profile.profile),
-    with_source(invert.invert),
-    with_source(remove.remove),
-    with_source(evaluate.evaluate),
+    with_options_of(Source, profile.profile),
+    with_options_of(Source, invert.invert),
+    with_options_of(Source, remove.remove),
+    with_options_of(Source, evaluate.evaluate),
     push.push,
     demo.demo,
     attack.attack,
@@ -73,6 +73,7 @@ for verb in (
 ):
     app.command(epilog=EXIT_CODES)(verb)
 app.add_typer(report.app, name="report")
+app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The options that several verbs have, each in one place. Nothing heavy is imported up here."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,8 @@ from ..errors import ExitCode, InputError, nearest
 
 
 if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
     from ..data.pixels import PixelDataset
     from ..remover import BackdoorRemover
     from ..stages.configs import RemovalConfig
@@ -80,10 +82,9 @@ Assignments = Annotated[
 
 
 @dataclass
-class Source:
-    """A model, clean images and settings: the options that the verbs of a removal have in common."""
+class Given:
+    """Clean images, settings, and where models come from: what the verbs of a scan and a removal have in common."""
 
-    model: ModelName
     images: Annotated[str | None, option(f"Clean images: {IMAGES} By default 256 of COCO, from the Hub.")] = None
     class_names: ClassNames = None
     templates: Annotated[Path | None, option("Prompt templates, a .txt file with one a line, each with {}.")] = None
@@ -134,48 +135,60 @@ class Source:
         config = config.assign([*(self.assignments or []), *assignments], "assignments")
         return config if self.seed is None else config.assign([f"seed={self.seed}"])
 
-    def load(self, seed: int, target: str | None = None) -> "tuple[BackdoorRemover, PixelDataset]":
-        """The model and the images, of which `seed` draws when there is a limit."""
+    def pictures(self, seed: int, processor: "ProcessorMixin") -> "PixelDataset":
+        """The images for a model with this processor; `seed` draws them when there is a limit."""
         from ..data.defaults import default_images
         from ..data.loading import load_images
+
+        drawn: dict[str, Any] = {"class_names": self.names, "limit": self.limit, "seed": seed, "token": self.token}
+        if self.images is None:
+            return default_images(processor, **drawn)
+        names = ("split", "image_column", "label_column", "folder_classes")
+        which: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return load_images(self.images, processor, **drawn, **which)
+
+
+@dataclass(kw_only=True)
+class Source(Given):
+    """A model and what is given with it."""
+
+    model: ModelName
+
+    def load(self, seed: int, target: str | None = None) -> "tuple[BackdoorRemover, PixelDataset]":
+        """The model and the images, of which `seed` draws when there is a limit."""
         from ..models.folders import confirm_labels
         from ..remover import BackdoorRemover
 
         places = ("revision", "subfolder", "variant", "token", "device")
         where: dict[str, Any] = {name: getattr(self, name) for name in places}
         remover = BackdoorRemover.from_pretrained(self.model, **where)
-        drawn: dict[str, Any] = {"class_names": self.names, "limit": self.limit, "seed": seed, "token": self.token}
-        if self.images is None:
-            data = default_images(remover.processor, **drawn)
-        else:
-            names = ("split", "image_column", "label_column", "folder_classes")
-            which: dict[str, Any] = {name: getattr(self, name) for name in names}
-            data = load_images(self.images, remover.processor, **drawn, **which)
-            data = confirm_labels(data, remover.source.encoder, self.prompts)
+        data = confirm_labels(self.pictures(seed, remover.processor), remover.source.encoder, self.prompts)
         check_target(target, data.class_names)
         return remover, data
 
 
-def profile_of(reference: str | None, source: Source, config: "RemovalConfig") -> "Profile | None":
-    """The profile of a trusted model: read, or made with the pictures and names of `source`."""
+def profile_of(reference: str | None, given: Given, config: "RemovalConfig") -> "Profile | None":
+    """The profile of a trusted model: read, or made with the pictures and names that are given."""
     from ..stages.reference import Profile
 
     if reference is None:
         return None
     if Path(reference).is_file():
         return Profile.load(reference)
-    trusted, data = replace(source, model=reference, revision=None, subfolder=None, variant=None).load(config.seed)
-    return trusted.profile(data, config=config, templates=source.prompts)
+    shared = {one.name: getattr(given, one.name) for one in fields(Given)}
+    source = Source(**shared | {"model": reference, "revision": None, "subfolder": None, "variant": None})
+    trusted, data = source.load(config.seed)
+    return trusted.profile(data, config=config, templates=given.prompts)
 
 
-def with_source(function: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options of [`Source`], which it gets as one object, and its own."""
+def with_options_of(kind: type[Given], function: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of `kind`, which it gets as one object, and its own."""
 
     def command(**given: Any) -> None:
-        source = Source(**{field.name: given.pop(field.name) for field in fields(Source)})
+        source = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
         function(source, **given)
 
-    parameters = [*signature(Source).parameters.values(), *list(signature(function).parameters.values())[1:]]
+    parameters = [*signature(kind).parameters.values(), *list(signature(function).parameters.values())[1:]]
     command.__name__, command.__doc__ = function.__name__, function.__doc__
     command.__signature__ = signature(command).replace(  # type: ignore[attr-defined]
         parameters=[parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in parameters]

@@ -20,7 +20,7 @@ NOT_IN_FILES = {
     **dict.fromkeys(("config", "preset", "set"), IN_SETTINGS),
 }
 """Options that are no keys, and what to do instead."""
-PATHS = ("baseline", "output", "output-dir", "templates")
+PATHS = ("baseline", "models", "output", "output-dir", "templates")
 """Keys whose values are paths, from the folder of the file."""
 SOURCES = ("class-names", "images", "reference")
 """Keys whose values are such paths where there is something there, and else names or an id."""

@@ -149,7 +149,24 @@ def load_model(
             processor, or is damaged in whatever way.
         HubError: when the Hub does not hand it out.
     """
-    device, token = _usable(device), usable_token(token)
+    there = usable_device(device)
+    source = read_model(name_or_path, revision=revision, subfolder=subfolder, variant=variant, token=token)
+    return tried(source, str(name_or_path), there)
+
+
+def read_model(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
+) -> LoadedModel:
+    """Read a model and its processor into memory; nothing goes through it, so whether its parts fit is for [`tried`] to say.
+
+    The arguments and errors are those of [`load_model`].
+    """
+    token = usable_token(token)
     place = find_model(name_or_path, revision, subfolder, variant, token)
     shown = place.name if place.revision else str(name_or_path)
     format = format_of(place.files, variant)
@@ -169,11 +186,28 @@ def load_model(
         for parameter_name, tensor in encoder.model.state_dict().items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputError(f"`model`: {shown} has NaN or infinite values in {parameter_name}.")
-        check_fit(encoder.float().eval(), shown)
-    encoder.to(device)
+        encoder.float().eval()
     return LoadedModel(
         encoder, place.name, place.revision, dtype, read_license(place.card), format=format, origin=place.origin
     )
+
+
+def tried(source: LoadedModel, given: str, device: torch.device) -> LoadedModel:
+    """`source`, moved to `device` once a try has shown that its parts fit; see [`check_fit`].
+
+    Args:
+        source ([`LoadedModel`]): what [`read_model`] read, on the CPU.
+        given (`str`): the name that it was read by.
+        device (`torch.device`): where to.
+
+    Raises:
+        InputError: when they do not.
+    """
+    shown = source.name if source.revision else given
+    with refusing(f"`model`: {shown} cannot be loaded by its config.json"):
+        check_fit(source.encoder, shown)
+    source.encoder.to(device)
+    return source
 
 
 def _family(folder: Path, name: str) -> type[DualEncoder]:
@@ -207,8 +241,12 @@ def read_license(card: Path) -> dict[str, str]:
     return {key: str(metadata[key]) for key in ("license", "license_name", "license_link") if key in metadata}
 
 
-def _usable(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the process's own."""
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the process's own.
+
+    Raises:
+        InputError: when it cannot be used.
+    """
     if device is None:
         return PartialState().device
     try:

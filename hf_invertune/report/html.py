@@ -48,15 +48,20 @@ class Reading(NamedTuple):
     rows: list[tuple[str, str, str]]
 
 
-def render(report: ReportContent) -> str:
-    """The report as a page of HTML that holds all its pictures. The same report gives the same page."""
-    environment = Environment(
+def templates() -> Environment:
+    """Those of all pages."""
+    return Environment(
         loader=PackageLoader("hf_invertune", "report/templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render(report: ReportContent) -> str:
+    """The report as a page of HTML that holds all its pictures. The same report gives the same page."""
+    environment = templates()
     environment.filters |= {
         "percent": percent,
         "interval": interval,

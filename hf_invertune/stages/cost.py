@@ -149,17 +149,28 @@ class Estimate:
 
     def describe(self) -> str:
         """The estimate on one line."""
-        passes, minutes = (
-            f"{low} to {high}" if low != high else low
-            for low, high in (
-                (f"{self.least.learnt + self.least.read:,}", f"{self.most.learnt + self.most.read:,}"),
-                (_rounded(self.pace.minutes(self.least)), _rounded(self.pace.minutes(self.most))),
-            )
+        return describe_sum([self])
+
+
+def describe_sum(estimates: Sequence[Estimate]) -> str:
+    """What several scans cost, one after another, on one line."""
+    if not estimates:
+        return "nothing."
+    least, most = (sum((getattr(one, name) for one in estimates), Passes()) for name in ("least", "most"))
+    minutes = [sum(one.pace.minutes(getattr(one, name)) for one in estimates) for name in ("least", "most")]
+    passes, shown = (
+        f"{low} to {high}" if low != high else low
+        for low, high in (
+            (f"{least.learnt + least.read:,}", f"{most.learnt + most.read:,}"),
+            tuple(map(_rounded, minutes)),
         )
-        return (
-            f"{passes} pictures and {self.least.texts:,} texts through the model: about {minutes} minutes on "
-            f"{self.device}, with {self.pace.memory(self.most) / 1e9:.1f} GB of memory."
-        )
+    )
+    memory = max(one.pace.memory(one.most) for one in estimates)
+    devices = " and ".join(dict.fromkeys(one.device for one in estimates))
+    return (
+        f"{passes} pictures and {least.texts:,} texts through the model: about {shown} minutes on "
+        f"{devices}, with {memory / 1e9:.1f} GB of memory."
+    )
 
 
 def _rounded(minutes: float) -> str:

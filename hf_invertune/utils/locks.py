@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -24,8 +25,8 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 @contextmanager
-def waiting_for(path: Path) -> Iterator[None]:
+def waiting_for(path: Path) -> Iterator[Literal[True]]:
     """Wait until this process has the file `path` to itself, and keep it while the block lasts."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path):
-        yield
+        yield True

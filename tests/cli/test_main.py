@@ -242,7 +242,7 @@ def test_write_replaces_whole_or_not_at_all(results):
 
 
 def raises(error):
-    def load(*arguments):
+    def load(*arguments, **named):
         print("a library talks")  # noqa: T201
         raise error
 
@@ -264,6 +264,7 @@ def raises(error):
 )
 def test_trouble(tmp_path, monkeypatch, verb, error, code, message):
     monkeypatch.setattr(Source, "load", raises(error))
+    monkeypatch.setattr("hf_invertune.fleet.scanner.read_model", raises(error))
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
     output = ["--output-dir", str(tmp_path)] if verb in ("invert", "remove") else []
     outcome = CliRunner().invoke(cli.app, [verb, "model", "--images", "images", *output])
@@ -485,11 +486,11 @@ def test_wrong_settings_file(tmp_path):
 def test_options_overrule_the_settings_file(tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text("seed = 4\n[tuning]\nlora_r = 2\nmax_steps = 9\n")
-    source = Source("m", "i", config=path, assignments=["tuning.lora_r=16"])
+    source = Source(model="m", config=path, assignments=["tuning.lora_r=16"])
     config = source.settings("tuning.max_steps=3")
     assert (config.seed, config.tuning.lora_r, config.tuning.max_steps) == (4, 16, 3)
-    assert Source("m", "i", config=path, seed=5).settings().seed == 5
-    assert Source("m", "i").settings() == RemovalConfig()
+    assert Source(model="m", config=path, seed=5).settings().seed == 5
+    assert Source(model="m").settings() == RemovalConfig()
 
 
 def test_unknown_tracker(tmp_path):

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from hf_invertune.cli import main as cli
 from hf_invertune.cli import scan as verb
-from hf_invertune.cli.options import with_source
+from hf_invertune.cli.options import Given, with_options_of
 from hf_invertune.cli.project import NOT_IN_FILES, PATHS, SOURCES, ProjectFile
 
 
@@ -27,11 +27,11 @@ def scan(monkeypatch):
     """Run `scan`, and say how it ended and what it was to work with."""
     seen = {}
 
-    def scanned(source, config, trusted, output_dir, dry_run, quiet):
-        seen.update(source=source, config=config, output_dir=output_dir, quiet=quiet)
+    def scanned(self):
+        seen.update(source=self.given, config=self.scanner.config, output_dir=self.output_dir, quiet=self.quiet)
         raise ArithmeticError
 
-    monkeypatch.setattr(verb, "_scan", scanned)
+    monkeypatch.setattr(verb.Single, "scan", scanned)
 
     def run(*arguments, expected=1):
         outcome = CliRunner().invoke(cli.app, ["scan", "model", *map(str, arguments)])
@@ -111,7 +111,7 @@ def test_paths_are_taken_from_the_folder_of_the_file(place, scan):
 
 def test_every_path_among_the_options_is_known():
     """A new option of `scan` with a path is taken from the folder of the file too."""
-    parameters = inspect.signature(with_source(verb.scan)).parameters.values()
+    parameters = inspect.signature(with_options_of(Given, verb.scan)).parameters.values()
     paths = {one.name.replace("_", "-") for one in parameters if "Path" in str(one.annotation)}
     assert paths - NOT_IN_FILES.keys() == set(PATHS) and not set(SOURCES) & set(PATHS)
 

@@ -12,6 +12,7 @@ from tiny import CLASS_NAMES
 from tiny_plan import pictures, scan_config
 from typer.testing import CliRunner
 
+from hf_invertune.answers.answer import Answer
 from hf_invertune.answers.formats import FORMATS, render
 from hf_invertune.answers.gate import FailOn as FailOnNames
 from hf_invertune.cli import main as cli
@@ -33,12 +34,14 @@ def comes_to(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
     def come(outcome):
-        def scanned(*_):
+        def scanned(self):
+            if isinstance(outcome, Exception):
+                return Answer.failed(self.model, outcome), outcome
             if isinstance(outcome, BaseException):
                 raise outcome
-            return outcome
+            return outcome, None
 
-        monkeypatch.setattr(verb, "_scan", scanned)
+        monkeypatch.setattr(verb.Single, "scan", scanned)
 
     return come
 
@@ -125,7 +128,8 @@ def test_a_crash_shows_where(tmp_path):
     script.write_text(
         "from hf_invertune.cli import main, scan\n"
         "def crash(*_): raise ZeroDivisionError('a bug')\n"
-        "scan._scan = crash\nmain.main()\n"
+        "from hf_invertune.fleet.scanner import Scanner\n"
+        "Scanner.open = crash\nmain.main()\n"
     )
     outcome = run_forked(script, "scan", "model", "--json", "--fail-on", "never")
     assert outcome.returncode == 1 and "ZeroDivisionError: a bug" in outcome.stderr

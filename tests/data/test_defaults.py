@@ -42,7 +42,7 @@ def test_names_that_are_given_stay_with_the_pictures(hub, processor, monkeypatch
     put_pictures(hub, monkeypatch, 12)
     names = ("cat", "dog")
     assert default_images(processor, class_names=names, limit=5).class_names == names
-    source = Source(str(tiny_folder), class_names="cat,dog", limit=5, device="cpu")
+    source = Source(model=str(tiny_folder), class_names="cat,dog", limit=5, device="cpu")
     assert source.load(0)[1].class_names == names
     with pytest.raises(InputError, match="`target`: 'cow' is not among the 2 class names"):
         source.load(0, "cow")

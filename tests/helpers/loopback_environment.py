@@ -9,7 +9,9 @@ from loopback_hub import LoopbackHub
 HUB = LoopbackHub()
 _HOME = tempfile.TemporaryDirectory()
 
-for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_CACHE"):
+for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+    os.environ.pop(name, None)
+for name in ("HF_HUB_CACHE", "HF_INVERTUNE_CACHE"):
     os.environ.pop(name, None)
 os.environ["HF_ENDPOINT"] = HUB.url
 os.environ["HF_HOME"] = _HOME.name

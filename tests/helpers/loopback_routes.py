@@ -120,6 +120,23 @@ def validate_yaml(call: Call) -> Answer:
     return Answer.json({"errors": errors, "warnings": warnings}, 400 if errors else 200)
 
 
+@route("GET", r"/api/models")
+def search(call: Call) -> Answer:
+    """The models that have all that is asked for; a page holds them all."""
+    author, words, limit = (call.query.get(name, [""])[0] for name in ("author", "search", "limit"))
+    found = []
+    for repository in call.state.repositories.values():
+        if repository.kind != "model" or repository.private:
+            continue
+        files = repository.resolve("main").files
+        readme = files["README.md"].content.decode() if "README.md" in files else ""
+        tags = yaml.safe_load(readme.split("---")[1]).get("tags", []) if readme.startswith("---") else []
+        fits = repository.name.startswith(f"{author}/" if author else "") and words in repository.name
+        if fits and set(call.query.get("filter", [])) <= set(tags):
+            found.append({"id": repository.name, "tags": tags, "downloads": 0})
+    return Answer.json(found[: int(limit) if limit else None])
+
+
 @route("GET", r"/api/models/(?P<name>[^/]+)(/revision/(?P<revision>[^/]+))?")
 def old_name(call: Call) -> Answer:
     """A repository from before every one had an owner."""

@@ -252,12 +252,12 @@ def test_a_file_of_another_version_is_refused_at_once(zoo, whole, tmp_path):
 def test_a_full_disk_is_no_lost_row(whole, tmp_path):
     """Of the second row the disk takes 99 bytes: it is told, and the first one is still there."""
     (row, *_), runs = read_rows([whole]), RunsFile(tmp_path / "runs.jsonl")
-    runs.append(row)
+    runs.add(row)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (runs.path.stat().st_size + 99, limits[1]))
     try:
         with pytest.raises(OSError, match="No space left"):
-            runs.append(row)
+            runs.add(row)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert read_rows([runs.path]) == [row]

@@ -23,7 +23,7 @@ def test_the_pictures_are_those_of_the_result_files():
 
 def test_an_arena_has_its_tables_and_one_that_was_not_run_its_commands(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    RunsFile(tmp_path / "arena_cifar10.jsonl").append(row("badnet-0", "none", after=quality(90, (98, 1, 5))))
+    RunsFile(tmp_path / "arena_cifar10.jsonl").add(row("badnet-0", "none", after=quality(90, (98, 1, 5))))
     headline, details = tables.headline(), tables.arena_details()
     assert "**Drawings**: not run" in headline and "hf-invertune arena zoo/drawings --output" in headline
     assert "| badnet | 1 of 1 | 98.0 | 98.0 (1.0) / +0.0 |" in headline and "**CIFAR-10**: not run" not in headline

@@ -168,7 +168,7 @@ def test_the_charts_show_every_run(rows):
 
 def test_the_command_writes_tables_and_pictures(rows, tmp_path):
     for one in rows:
-        RunsFile(tmp_path / "runs.jsonl").append(one)
+        RunsFile(tmp_path / "runs.jsonl").add(one)
     out = tmp_path / "out"
     done = CliRunner().invoke(cli.app, ["compare", str(tmp_path / "runs.jsonl"), "--output-dir", str(out), "--json"])
     assert done.exit_code == 0, done.output

@@ -1,10 +1,6 @@
-"""The result file of the arena: one JSON line a run, which several processes may append to at once."""
+"""The result file of the arena: one JSON line a run."""
 
-import errno
-import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +8,7 @@ from typing import Any, Literal
 from ...errors import InputError
 from ...models.evaluation import Rate
 from ...stages.verdict import Verdict
-from ...utils.locks import locked, waiting_for
+from ...utils.lines import LinesFile
 from ...utils.provenance import machine, now, versions
 from ...utils.storage import Saved, from_plain, to_plain
 from .cost import Cost
@@ -79,62 +75,22 @@ class Row(Saved):
     created: str = field(default_factory=now)
 
 
-_BEGIN = b'{"key": "'
-"""How each line begins."""
+class RunsFile(LinesFile):
+    """A file of rows."""
 
-
-class RunsFile:
-    """A file of rows, safe to append to from several processes and to be killed at.
-
-    Args:
-        path (`str` or `Path`): a .jsonl file; it is made with the first row.
-        argument (`str`): what errors call it.
-    """
+    noun = "run"
 
     def __init__(self, path: str | Path, argument: str = "runs"):
-        self.path, self.argument = Path(path), argument
+        super().__init__(path, argument)
 
     def check(self) -> None:
-        """Find out before any long work whether rows can be appended.
-
-        Raises:
-            InputError: when it cannot be written to, or holds what is none of ours.
-        """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"`{self.argument}`: {self.path} cannot be written to ({error.strerror}).") from error
-        place = self.path if self.path.exists() else self.path.parent
-        if self.path.is_dir() or not os.access(place, os.W_OK):
-            reason = "is a folder" if self.path.is_dir() else "is not yours to write to"
-            raise InputError(f"`{self.argument}`: {self.path} cannot be written to ({place} {reason}).")
+        """Besides, see that it holds rows and nothing else."""
+        super().check()
         self.rows()
 
-    def append(self, row: Row) -> None:
-        """Add `row` as one line, in one write; what a write cut short has left before it is cut off."""
-        line = json.dumps(to_plain(row), allow_nan=False).encode() + b"\n"
-        with waiting_for(self._beside("lock")), self.path.open("a+b", buffering=0) as file:
-            file.truncate(self._whole(self.path.read_bytes()))
-            if file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-            os.fsync(file)
-
-    def lines(self) -> dict[str, dict[str, Any]]:
-        """What the file says, by key; of lines with one key the last. A half-written last line is passed over.
-
-        Raises:
-            InputError: when a line is none of ours.
-        """
-        content = self.path.read_bytes() if self.path.is_file() else b""
-        lines: dict[str, dict[str, Any]] = {}
-        for number, line in enumerate(content[: self._whole(content)].splitlines(), 1):
-            try:
-                value = json.loads(line)
-                lines.pop(value["key"], None)
-                lines[value["key"]] = value
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"`{self.argument}`: line {number} of {self.path} is no run ({error!r}).") from error
-        return lines
+    def add(self, row: Row) -> None:
+        """Append `row`."""
+        self.append(to_plain(row))
 
     def rows(self) -> list[Row]:
         """All rows, each key once; none when there is no file yet.
@@ -143,25 +99,6 @@ class RunsFile:
             InputError: when a line is no row.
         """
         return [from_plain(Row, value, self.path, self.argument) for value in self.lines().values()]
-
-    def _whole(self, content: bytes) -> int:
-        """How many bytes there are up to the end of the last finished line; what is behind it must be half a row."""
-        end = content.rfind(b"\n") + 1
-        if content[end:][: len(_BEGIN)] != _BEGIN[: len(content) - end]:
-            raise InputError(f"`{self.argument}`: {self.path} ends with what is no run; name another file.")
-        return end
-
-    def _beside(self, name: str) -> Path:
-        return self.path.with_name(f".{self.path.name}.{name}")
-
-    @contextmanager
-    def claim(self, key: str) -> Iterator[bool]:
-        """Whether the run is this process's own to do while the block lasts; the system frees it when a process dies."""
-        path = self._beside("claims") / key
-        with locked(path) as ours:
-            yield ours
-            if ours:
-                path.unlink(missing_ok=True)  # after the row is in the file: whoever opened it sees the row then
 
 
 def read_rows(paths: Sequence[str | Path]) -> list[Row]:

@@ -250,7 +250,7 @@ def _work(zoo: Zoo, jobs: Sequence[Job], runs: RunsFile, position: int = 0) -> N
             line = runs.lines().get(key)  # another may have done it meanwhile, or failed at it
             failed_anew = line is not None and line != done.get(key) and line["status"] == "failed"
             if ours and not failed_anew and not job.is_done_by(line):
-                runs.append(_run(job, zoo.world, before))
+                runs.add(_run(job, zoo.world, before))
 
 
 def _run(job: Job, world: World, before: dict[str, Quality]) -> Row:
