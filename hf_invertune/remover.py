@@ -355,6 +355,7 @@ class BackdoorRemover:
         """What a resumed removal must have in common with the interrupted one."""
         return {
             "model": task.inputs.model.sha256,
+            "text_model": task.inputs.model.text_sha256,
             "images": task.inputs.data.sha256,
             "class_names": list(task.classifier.class_names),
             "templates": list(task.classifier.templates),

@@ -35,6 +35,10 @@ def option(help: str, *names: str, **settings: Any) -> Any:
 
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A CLIP model: a folder, a Hub id or its page.")]
+TextModel = Annotated[
+    str | None,
+    option("For an image tower alone, or in a LLaVA: the whole model whose text tower it was trained with."),
+]
 ClassNames = Annotated[
     str | None,
     option("'a,b,c', or a .txt (one a line), .csv or .json file; by default those of the images, else ImageNet's."),
@@ -85,6 +89,7 @@ Assignments = Annotated[
 class Given:
     """Clean images, settings, and where models come from: what the verbs of a scan and a removal have in common."""
 
+    text_model: TextModel = None
     images: Annotated[str | None, option(f"Clean images: {IMAGES} By default 256 of COCO, from the Hub.")] = None
     class_names: ClassNames = None
     templates: Annotated[Path | None, option("Prompt templates, a .txt file with one a line, each with {}.")] = None
@@ -159,7 +164,7 @@ class Source(Given):
         from ..models.folders import confirm_labels
         from ..remover import BackdoorRemover
 
-        places = ("revision", "subfolder", "variant", "token", "device")
+        places = ("text_model", "revision", "subfolder", "variant", "token", "device")
         where: dict[str, Any] = {name: getattr(self, name) for name in places}
         remover = BackdoorRemover.from_pretrained(self.model, **where)
         data = confirm_labels(self.pictures(seed, remover.processor), remover.source.encoder, self.prompts)
@@ -176,7 +181,8 @@ def profile_of(reference: str | None, given: Given, config: "RemovalConfig") -> 
     if Path(reference).is_file():
         return Profile.load(reference)
     shared = {one.name: getattr(given, one.name) for one in fields(Given)}
-    source = Source(**shared | {"model": reference, "revision": None, "subfolder": None, "variant": None})
+    own = dict.fromkeys(("text_model", "revision", "subfolder", "variant"))
+    source = Source(**shared | {"model": reference} | own)
     trusted, data = source.load(config.seed)
     return trusted.profile(data, config=config, templates=given.prompts)
 

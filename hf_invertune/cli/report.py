@@ -1,14 +1,14 @@
 """`hf-invertune report`: what can be done with a saved audit report. Nothing heavy is imported up here."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..errors import ExitCode
 from ..utils.tables import make_table
 from .console import print_result, quietly
-from .options import EXIT_CODES, AsJson, Revision, Subfolder, Token, Variant, Verbose, option
+from .options import EXIT_CODES, AsJson, Revision, Subfolder, TextModel, Token, Variant, Verbose, option
 
 
 ANSWERS = {True: "holds", False: "does not hold", None: "cannot be checked"}
@@ -22,6 +22,7 @@ def verify(
     model: Annotated[
         str | None, option("The model audited or the one handed back: a folder or a Hub id.", "--model")
     ] = None,
+    text_model: TextModel = None,
     revision: Revision = None,
     subfolder: Subfolder = None,
     variant: Variant = None,
@@ -34,8 +35,8 @@ def verify(
         from ..models.loading import load_model
         from ..report.verify import verify_report
 
-        where = {"revision": revision, "subfolder": subfolder, "variant": variant, "token": token, "device": "cpu"}
-        loaded = None if model is None else load_model(model, **where)
+        where: dict[str, Any] = {"revision": revision, "subfolder": subfolder, "variant": variant, "token": token}
+        loaded = None if model is None else load_model(model, text_model=text_model, device="cpu", **where)
         claims = verify_report(folder, loaded)
     holds = all(claim.holds is not False for claim in claims)
     value = {"holds": holds, "claims": [vars(claim) for claim in claims]}

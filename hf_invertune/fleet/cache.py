@@ -92,6 +92,7 @@ def scan_key(
     decisive: dict[str, Any] = {
         "weights": source.digest(),
         "architecture": source.encoder.architecture,
+        "text_tower": source.origin.tower and source.origin.tower.text_sha256,
         "settings": _settings_digest(source),
         "pictures": data.digest(),
         "labels": None if data.labels is None else data.labels.tolist(),

@@ -28,17 +28,19 @@ class ModelSpec:
 
     Attributes:
         model (`str`): a folder, a Hub id or the address of its page.
-        revision (`str`, *optional*), subfolder (`str`, *optional*), variant (`str`, *optional*): as in [`load_model`].
+        revision (`str`, *optional*), subfolder (`str`, *optional*), variant (`str`, *optional*), text_model (`str`,
+            *optional*): as in [`load_model`].
     """
 
     model: str
     revision: str | None = None
     subfolder: str | None = None
     variant: str | None = None
+    text_model: str | None = None
 
     def __str__(self) -> str:
-        """The model as it was given, and in brackets which of its versions is meant, where that was said."""
-        said = [one for one in (self.revision, self.subfolder, self.variant) if one is not None]
+        """The model as it was given, and in brackets which of its versions is meant and what it is judged in, where said."""
+        said = [one for one in (self.revision, self.subfolder, self.variant, self.text_model) if one is not None]
         return f"{self.model} ({', '.join(said)})" if said else self.model
 
     @classmethod
@@ -62,7 +64,7 @@ def distinct_models(models: Iterable["str | Path | ModelSpec"]) -> list[ModelSpe
 def read_models(path: str | Path) -> list[ModelSpec]:
     """The models of a file: names, one a line (what follows a `#` is a remark), or .yaml, .toml or .jsonl.
 
-    These hold a name for each model, or its `model`, `revision`, `subfolder` and `variant`; .toml under the key `models`.
+    These hold a name for each model, or its `model`, `revision`, `subfolder`, `variant` and `text_model`; .toml under the key `models`.
 
     Raises:
         InputError: when it cannot be read, or holds anything else.

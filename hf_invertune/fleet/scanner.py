@@ -70,7 +70,12 @@ class Scanner:
     def read(self, spec: ModelSpec) -> LoadedModel:
         """The model alone; see [`read_model`]."""
         return read_model(
-            spec.model, revision=spec.revision, subfolder=spec.subfolder, variant=spec.variant, token=self.token
+            spec.model,
+            text_model=spec.text_model,
+            revision=spec.revision,
+            subfolder=spec.subfolder,
+            variant=spec.variant,
+            token=self.token,
         )
 
     @property

@@ -26,7 +26,7 @@ from ..utils.markdown import plain
 
 TASK = "zero-shot-image-classification"
 TAGS = ("hf_invertune", "backdoor-removal", "ai-security")
-SEGMENTATION = "image-segmentation"
+SEGMENTATION, FEATURES, TALK = "image-segmentation", "image-feature-extraction", "image-text-to-text"
 FEW = 20
 """Class names that a command line may list."""
 
@@ -66,7 +66,7 @@ def make_card(
         license_name=None if license else report.model.license.get("license_name"),
         license_link=None if license else report.model.license.get("license_link"),
         model_name=repo_id.split("/")[-1],
-        pipeline_tag=SEGMENTATION if use["segments"] else TASK,
+        pipeline_tag=use["task"],
         tags=[*TAGS, use["model_type"], *(["lora"] if adapter else [])],
     )
     if base:
@@ -106,6 +106,8 @@ def reproduction(report: AuditReport) -> str | None:
         words += ["--revision", report.model.revision]
     for name, value in (("subfolder", report.model.origin.subfolder), ("variant", report.model.origin.variant)):
         words += [f"--{name}", value] if value else []
+    if report.model.origin.tower is not None:
+        words += ["--text-model", report.model.origin.tower.text_model]
     config, folders = (report.data.selection.get(key) for key in ("config", "folder_classes"))
     words += ["--images", report.data.source if config is None else f"{report.data.source}:{config}"]
     if folders is not None:
@@ -150,15 +152,20 @@ def _family(report: AuditReport) -> type[DualEncoder]:
 
 def _use(report: AuditReport) -> dict[str, Any]:
     """How the model is loaded and called, as far as that differs from family to family."""
-    family, architecture = _family(report), report.model.architecture
+    family, architecture, tower = _family(report), report.model.architecture, report.model.origin.tower
+    task = SEGMENTATION if architecture.endswith("ForImageSegmentation") else TASK
+    if tower is not None:
+        task = FEATURES if "VisionModel" in tower.architecture else TALK
     return {
-        "model_class": architecture,
+        "model_class": architecture if tower is None else tower.architecture,
+        "tower": tower and str(tower),
+        "task": task,
         "processor_class": family.processor_class.__name__,
         "model_type": family.model_type,
         "pipeline": ZERO_SHOT.get(family.model_type) == architecture,
         "picture_settings": family.picture_settings,
         "padded": family.padding == "max_length",
-        "segments": architecture.endswith("ForImageSegmentation"),
+        "segments": task == SEGMENTATION,
         "template": family.templates[0],
     }
 

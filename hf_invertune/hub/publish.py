@@ -18,6 +18,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..errors import HubError, InputError
 from ..models.fetching import format_of
 from ..models.loading import LoadedModel, load_model
+from ..models.towers import find_tower
 from ..report.report import AuditReport
 from ..stages.verdict import MISSED
 from ..utils.files import write_bytes
@@ -36,6 +37,7 @@ PUBLISHED = (
     *("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"),
     *("vocab.txt", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model"),
     *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+    *("generation_config.json", "chat_template.json", "chat_template.jinja"),
 )
 """The files of a model folder that go up; whatever else lies there stays."""
 
@@ -141,7 +143,7 @@ def publish(
 
 
 def _check(folder: Path, report: AuditReport, adapter: bool, force: bool, format: str | None) -> LoadedModel | None:
-    """The merged model in `folder`, if that is what is pushed, when all is in order."""
+    """The merged model in `folder`, if that is what is pushed and it has both towers, when all is in order."""
     if report.outcome == "scanned":
         raise InputError("`report`: it only scanned a model; what `remove` hands back can be pushed.")
     if report.outcome in MISSED and not force:
@@ -152,7 +154,9 @@ def _check(folder: Path, report: AuditReport, adapter: bool, force: bool, format
         if format is not None:
             raise InputError(f"`format`: got {format!r} for an adapter, which has but one; leave it out.")
         if not (folder / "adapter_model.safetensors").is_file():
-            raise InputError("`adapter`: nothing was tuned, so there is no adapter; push the merged model.")
+            raise InputError(
+                "`adapter`: nothing was tuned, or a tower alone, so there is no adapter; push the merged model."
+            )
         if not report.model.on_hub:
             raise InputError(
                 f"`adapter`: its base, {report.model.name}, is a local folder that nobody else can load; push the merged "
@@ -164,8 +168,11 @@ def _check(folder: Path, report: AuditReport, adapter: bool, force: bool, format
                 "push the merged model."
             )
         return None
-    model = load_model(folder, device="cpu")
-    found = model.digest()
+    if report.model.origin.tower is not None:
+        model, found = None, find_tower(folder, folder.name).digest()
+    else:
+        model = load_model(folder, device="cpu")
+        found = model.digest()
     if found != report.sha256_after:
         raise InputError(
             f"`report`: it is on a model with the SHA-256 {report.sha256_after}, and that in {folder.name}/ has "

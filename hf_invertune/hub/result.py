@@ -24,7 +24,8 @@ class RemovalResult:
     Attributes:
         report ([`AuditReport`]): what was found, what was done, and the proof.
         cleaned ([`LoadedModel`]): a plain model, adapter merged; bit-identical to the original if unchanged.
-        adapter ([`Adapter`], *optional*): what the tuning changed, apart from the model; `None` if unchanged.
+        adapter ([`Adapter`], *optional*): what the tuning changed, apart from the model; `None` if unchanged, and for an
+            image tower that came alone, whose modules have other names than those of the model that it was judged in.
     """
 
     report: AuditReport
@@ -74,10 +75,10 @@ class RemovalResult:
         """Save the adapter, with the processor, as `peft.PeftModel.from_pretrained` reads it.
 
         Raises:
-            InputError: when nothing was tuned.
+            InputError: when nothing was tuned, or an image tower alone.
         """
         if self.adapter is None:
-            raise InputError("`adapter`: nothing was tuned, so there is no adapter.")
+            raise InputError("`adapter`: nothing was tuned, or an image tower alone, so there is no adapter.")
         self.adapter.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 

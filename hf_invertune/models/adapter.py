@@ -59,9 +59,13 @@ def merge(model: PeftModel, config: PretrainedConfig, dtype: torch.dtype) -> Pre
 
     What is measured on it is then what gets saved in `dtype`.
     """
+    tuner: Any = model.base_model
+    adapted = list(tuner.targeted_module_names)
     merged: Any = model.merge_and_unload(safe_merge=True)
     merged.config = config
-    return merged.to(dtype).float().requires_grad_(True).eval()
+    for name in adapted:  # the rest is as it came
+        merged.get_submodule(name).to(dtype).float()
+    return merged.requires_grad_(True).eval()
 
 
 class TunedTower(PeftModel):

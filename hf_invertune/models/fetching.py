@@ -33,8 +33,8 @@ BOT = "SFconvertbot"
 """Who converts pickles on the Hub, in a pull request of this title."""
 BOT_TITLE = "Adding `safetensors` variant of this model"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-SETTINGS = ("*.json", "*.txt", "*.model")
-"""What is fetched beside weights."""
+SETTINGS = ("*.json", "*.txt", "*.model", "*.jinja")
+"""What is fetched beside weights, and goes along with a tower."""
 HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 PAGE = re.compile(
     r"/(?P<name>[^/]+(/[^/]+)?)(/(tree|blob|resolve)/(?P<revision>refs/pr/\d+|[^/]+)(/(?P<inside>.+))?)?/?"
@@ -60,6 +60,27 @@ class HubScan:
 
 
 @dataclass
+class TowerOrigin:
+    """What an image tower without a text tower was, and with whose it was judged.
+
+    Attributes:
+        architecture (`str`): the class that its config.json names: that of a tower, or of the model that it is in.
+        text_model (`str`): folder name or Hub id of the model with the text tower.
+        text_revision (`str`, *optional*): the commit of that on the Hub.
+        text_sha256 (`str`): digest of all its weights.
+    """
+
+    architecture: str
+    text_model: str
+    text_revision: str | None
+    text_sha256: str
+
+    def __str__(self) -> str:
+        commit = f", commit {self.text_revision}" if self.text_revision else ""
+        return f"the image tower of a {self.architecture}, judged with the text tower of {self.text_model}{commit}"
+
+
+@dataclass
 class Origin:
     """What beside its name and commit tells where a model came from.
 
@@ -68,17 +89,20 @@ class Origin:
         variant (`str`, *optional*): the variant of its weights, such as `"fp16"`.
         pull_request (`str`, *optional*): the pull request of [`BOT`] that its commit is of, such as `"refs/pr/3"`.
         hub_scan ([`HubScan`], *optional*): what the Hub says of the repository, when it does.
+        tower ([`TowerOrigin`], *optional*): of an image tower that came without a text tower: what it was part of.
     """
 
     subfolder: str | None = None
     variant: str | None = None
     pull_request: str | None = None
     hub_scan: HubScan | None = None
+    tower: TowerOrigin | None = None
 
     def __str__(self) -> str:
         """All of it in words, as far as there is something to be said."""
         said = [f"the weights are those of {self.pull_request} by {BOT}"] if self.pull_request else []
         said += [f"the scanners of the Hub: {self.hub_scan}"] if self.hub_scan else []
+        said += [str(self.tower)] if self.tower else []
         return "; ".join(said)
 
 

@@ -1,7 +1,6 @@
 """Pull a model from a folder or the Hub, safely: safetensors only, no code of the model's own."""
 
 import copy
-import hashlib
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +10,8 @@ import torch
 import yaml
 from accelerate import PartialState
 from huggingface_hub import metadata_load
-from transformers import AutoConfig, PreTrainedModel, ProcessorMixin
+from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from ..errors import InputError
 from ..utils.files import whole_folder
@@ -19,12 +19,13 @@ from ..utils.tokens import usable_token
 from .clip import AltCLIPEncoder, ChineseCLIPEncoder, CLIPEncoder, MetaClip2Encoder
 from .clipseg import CLIPSegEncoder
 from .encoder import DualEncoder
-from .fetching import Format, Origin, find_model, format_of
+from .fetching import Format, Origin, TowerOrigin, find_model, format_of
 from .fit import check_fit
 from .open_clip import ResNetEncoder, read_open_clip, write_open_clip
 from .refusals import refuse_own_code
 from .siglip import Siglip2Encoder, SiglipEncoder
-from .stored import check_settings, refusing
+from .stored import check_settings, refusing, weights_digest
+from .towers import Tower, check_text_model, find_tower, put_in, tower_family
 from .vision_text import VisionTextEncoder
 
 
@@ -57,6 +58,8 @@ class LoadedModel:
         license (`dict[str, str]`): what its card says of its license, see [`read_license`].
         format (`str`): whose files it came in: `"transformers"` or `"open_clip"`.
         origin ([`Origin`]): what else tells where it came from.
+        tower ([`Tower`], *optional*): the image tower alone that came; then the rest of the model is of the one that it is
+            judged in, and is not saved.
     """
 
     encoder: DualEncoder
@@ -66,6 +69,7 @@ class LoadedModel:
     license: dict[str, str] = field(default_factory=dict)
     format: Format = "transformers"
     origin: Origin = field(default_factory=Origin)
+    tower: Tower | None = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -79,12 +83,25 @@ class LoadedModel:
         processor: ProcessorMixin = self.encoder.processor
         return processor
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What is saved of it, by its names: all of its state, or that of the tower which came."""
+        return self.model.state_dict() if self.tower is None else self.tower.of(self.model)
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters are saved."""
+        saved = self.model.parameters() if self.tower is None else self.weights.values()
+        return sum(tensor.numel() for tensor in saved)
+
     def holding(self, model: PreTrainedModel) -> "LoadedModel":
         """The same origin with another model of the family, such as a cleaned one."""
         return replace(self, encoder=type(self.encoder)(model, self.processor))
 
     def save_pretrained(self, folder: str | Path, format: str | None = None) -> None:
         """Save the model in `dtype`, and its processor; `folder` is made whole or not at all.
+
+        An image tower that came without a text tower goes into a copy of the files that it came in, as whatever it was.
 
         Args:
             folder (`str` or `Path`): where to.
@@ -94,7 +111,7 @@ class LoadedModel:
         Raises:
             InputError: when `folder` exists and is not empty, or the model cannot be saved in that format.
         """
-        folder, formats = Path(folder), self.encoder.formats
+        folder, formats = Path(folder), self.encoder.formats if self.tower is None else ("transformers",)
         format = format or formats[0]
         if format not in formats:
             raise InputError(
@@ -103,7 +120,9 @@ class LoadedModel:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"`folder`: {folder} exists and is not empty; name another one.")
         with whole_folder(folder) as whole:
-            if format == "open_clip":
+            if self.tower is not None:
+                self.tower.write(self.model, whole)
+            elif format == "open_clip":
                 write_open_clip(self.model, self.processor, whole, self.dtype)
             else:
                 stored: Any = copy.deepcopy(self.model)
@@ -111,13 +130,14 @@ class LoadedModel:
                 self.processor.save_pretrained(whole)
 
     def digest(self) -> str:
-        """The [`state_digest`] of the weights as they are saved."""
-        return state_digest(self.model, self.dtype)
+        """The [`weights_digest`] of the weights as they are saved."""
+        return weights_digest(self.weights, self.dtype)
 
 
 class LoadOptions(TypedDict, total=False):
     """Which version of a model to load, and where to; see [`load_model`]."""
 
+    text_model: str | Path | None
     revision: str | None
     subfolder: str | None
     variant: str | None
@@ -128,6 +148,7 @@ class LoadOptions(TypedDict, total=False):
 def load_model(
     name_or_path: str | Path,
     *,
+    text_model: str | Path | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     variant: str | None = None,
@@ -138,6 +159,8 @@ def load_model(
 
     Args:
         name_or_path (`str` or `Path`): a folder, a Hub id, or the address of a model's page on the Hub.
+        text_model (`str` or `Path`, *optional*): for an image tower that comes without a text tower, alone or in a model that
+            talks about pictures: the whole model whose text tower it was trained with, likewise.
         revision (`str`, *optional*): branch, tag, commit or pull request (`refs/pr/N`) on the Hub.
         subfolder (`str`, *optional*): the folder in the repository, or in the folder, that holds the model.
         variant (`str`, *optional*): which weights to take of a model that has several, such as `"fp16"`.
@@ -146,17 +169,18 @@ def load_model(
 
     Raises:
         InputError: when there is no such model, it has no safetensors, is of no family of [`ENCODERS`], lacks its
-            processor, or is damaged in whatever way.
+            processor, or is damaged in whatever way; or when a tower and `text_model` do not fit, or lack each other.
         HubError: when the Hub does not hand it out.
     """
     there = usable_device(device)
-    source = read_model(name_or_path, revision=revision, subfolder=subfolder, variant=variant, token=token)
-    return tried(source, str(name_or_path), there)
+    which: Any = {"text_model": text_model, "revision": revision, "subfolder": subfolder, "variant": variant}
+    return tried(read_model(name_or_path, token=token, **which), str(name_or_path), there)
 
 
 def read_model(
     name_or_path: str | Path,
     *,
+    text_model: str | Path | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     variant: str | None = None,
@@ -170,26 +194,31 @@ def read_model(
     place = find_model(name_or_path, revision, subfolder, variant, token)
     shown = place.name if place.revision else str(name_or_path)
     format = format_of(place.files, variant)
-    family = _family(place.folder, shown) if format == "transformers" else None
+    config = _config(place.folder, shown) if format == "transformers" else None
+    text = _text_model(text_model, config, shown, token)
     place.fetch(shown, token)
     with refusing(f"`model`: {shown} cannot be loaded by its config.json"), place.plain() as folder:
-        if family is None:
+        tower = None
+        if config is None:
             encoder = read_open_clip(folder, shown)
+        elif text is not None:
+            tower, sha256 = find_tower(folder, shown), text.digest()
+            encoder = put_in(tower, text.encoder, folder)
+            place.origin.tower = TowerOrigin(tower.architecture, text.name, text.revision, sha256)
         else:
-            encoder, absent = family.read(folder, shown)
+            encoder, absent = DualEncoder.family_of(config, shown).read(folder, shown)
             encoder.model.name_or_path = str(place.folder)
             if absent:
                 raise InputError(
                     f"`model`: the weights of {shown} lack {', '.join(absent[:3])} ({len(absent)} in all)."
                 )
-        dtype = encoder.model.dtype
+        dtype = encoder.model.dtype if tower is None else tower.dtype
         for parameter_name, tensor in encoder.model.state_dict().items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
                 raise InputError(f"`model`: {shown} has NaN or infinite values in {parameter_name}.")
         encoder.float().eval()
-    return LoadedModel(
-        encoder, place.name, place.revision, dtype, read_license(place.card), format=format, origin=place.origin
-    )
+    license = read_license(place.card)
+    return LoadedModel(encoder, place.name, place.revision, dtype, license, format, place.origin, tower)
 
 
 def tried(source: LoadedModel, given: str, device: torch.device) -> LoadedModel:
@@ -210,25 +239,49 @@ def tried(source: LoadedModel, given: str, device: torch.device) -> LoadedModel:
     return source
 
 
-def _family(folder: Path, name: str) -> type[DualEncoder]:
-    """The family of the model in `folder`, by its config.json."""
+def _config(folder: Path, name: str) -> PretrainedConfig:
+    """The config of the model in `folder`, if it is of a family, or is an image tower of one."""
     if not (folder / "config.json").is_file():
         raise InputError(f"`model`: {name} holds no config.json; pass a folder made by `save_pretrained`.")
     check_settings(folder, name)
     with refusing(f"`model`: the config.json of {name} cannot be used"):
         refuse_own_code(folder / "config.json", DualEncoder.by_class(), name)
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    return DualEncoder.family_of(config, name)
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if tower_family(config) is None:
+        DualEncoder.family_of(config, name)
+    return config
+
+
+def _text_model(
+    text_model: str | Path | None, config: PretrainedConfig | None, name: str, token: str | bool | None
+) -> LoadedModel | None:
+    """The model in which the tower with this `config` is to be judged; none for a model with both towers.
+
+    Raises:
+        InputError: when it is missing, is not wanted, or does not fit.
+    """
+    family = None if config is None else tower_family(config)
+    if config is None or family is None:
+        if text_model is not None:
+            raise InputError(f"`text_model`: {name} has a text tower of its own; leave it out.")
+        return None
+    whole = family.model_classes[0].__name__
+    if text_model is None:
+        raise InputError(
+            f"`text_model`: {name} has an image tower alone, and is judged with the text tower that it was trained with; name "
+            f"the {whole} with both."
+        )
+    try:
+        text = load_model(text_model, token=token, device="cpu")
+    except InputError as error:
+        raise InputError(f"`text_model`: {str(error).removeprefix('`model`: ')}") from error
+    check_text_model(config, text.encoder, family, (name, text.name))
+    return text
 
 
 def state_digest(model: PreTrainedModel, dtype: torch.dtype) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all weights as stored in `dtype`, in the order of their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    """The [`weights_digest`] of all weights of a model."""
+    return weights_digest(model.state_dict(), dtype)
 
 
 def read_license(card: Path) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The files of a model as they lie in its folder: looked at before anything is made of them."""
 
+import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import InputError
@@ -39,9 +41,9 @@ def check_settings(folder: Path, name: str) -> None:
     """
     for file, argument in SETTINGS.items():
         if (folder / file).is_file():
-            _read_object(folder, file, argument, name)
+            read_object(folder, file, argument, name)
     if (folder / "config.json").is_file():
-        quantised = _read_object(folder, "config.json", "model", name).get("quantization_config")
+        quantised = read_object(folder, "config.json", "model", name).get("quantization_config")
         if quantised is not None:
             method = quantised.get("quant_method") if isinstance(quantised, dict) else None
             raise InputError(
@@ -62,7 +64,7 @@ def load_weights(kind: type[PreTrainedModel], folder: Path, name: str) -> tuple[
     """
     config: Any = kind.config_class.from_pretrained(folder)  # type: ignore[union-attr]
     config._attn_implementation = None
-    stored = dict(_entries(folder, name))
+    stored = dict(entries(folder, name))
     deepest = max(_values(config.to_dict(), "num_hidden_layers"), default=0)
     if deepest > len(stored):
         raise InputError(
@@ -95,13 +97,23 @@ def load_weights(kind: type[PreTrainedModel], folder: Path, name: str) -> tuple[
     return model, sorted(loading["missing_keys"])
 
 
+def weights_digest(weights: Mapping[str, Tensor], dtype: torch.dtype) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of `weights` as stored in `dtype`, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def parts(folder: Path, index: str, name: str) -> list[str]:
     """The names of the files of weights that an index in `folder` lists; errors call the model `name`.
 
     Raises:
         InputError: when it is damaged, or lists what is no .safetensors file beside it.
     """
-    listed = _read_object(folder, index, "model", name).get("weight_map")
+    listed = read_object(folder, index, "model", name).get("weight_map")
     if not isinstance(listed, dict) or not listed or not all(isinstance(file, str) for file in listed.values()):
         raise InputError(f"`model`: the {index} of {name} has no weight_map of names to files; fetch or save it anew.")
     files = sorted(set(listed.values()))
@@ -129,8 +141,12 @@ def refusing(message: str) -> Iterator[None]:
         raise InputError(f"{message} ({_reason(error)}); it may be damaged, or of another model.") from error
 
 
-def _read_object(folder: Path, file: str, argument: str, name: str) -> dict[str, Any]:
-    """The JSON object in a file."""
+def read_object(folder: Path, file: str, argument: str, name: str) -> dict[str, Any]:
+    """The JSON object in a file of `folder`; errors put it to `argument`, and call the model `name`.
+
+    Raises:
+        InputError: when it is damaged, or holds something else.
+    """
     try:
         content = (folder / file).read_bytes()
         if content.startswith(POINTER):
@@ -149,8 +165,12 @@ def _read_object(folder: Path, file: str, argument: str, name: str) -> dict[str,
     return value
 
 
-def _files(folder: Path, name: str) -> list[str]:
-    """The names of the files of weights: one, or those that the index lists."""
+def files(folder: Path, name: str) -> list[str]:
+    """The names of the files of weights: one, or those that the index lists; errors call the model `name`.
+
+    Raises:
+        InputError: when the index is damaged, or a file is missing.
+    """
     if (folder / WHOLE).is_file():
         return [WHOLE]
     files = parts(folder, INDEX, name)
@@ -160,9 +180,13 @@ def _files(folder: Path, name: str) -> list[str]:
     return files
 
 
-def _entries(folder: Path, name: str) -> Iterator[tuple[str, tuple[str, str, list[int]]]]:
-    """Each stored weight: its name, and its file, dtype and shape."""
-    for file in _files(folder, name):
+def entries(folder: Path, name: str) -> Iterator[tuple[str, tuple[str, str, list[int]]]]:
+    """Each stored weight: its name, and its file, dtype and shape; errors call the model `name`.
+
+    Raises:
+        InputError: when a file is missing or damaged.
+    """
+    for file in files(folder, name):
         path = folder / file
         try:
             with path.open("rb") as content:

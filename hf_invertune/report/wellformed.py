@@ -30,6 +30,9 @@ def faults(report: ReportContent) -> Iterator[str]:
     digests = [report.model.sha256, report.data.sha256]
     if report.model.architecture not in DualEncoder.by_class():
         yield f"the class of the model is {report.model.architecture!r:.40}"
+    tower = report.model.origin.tower
+    if tower is not None and not tower.architecture.isidentifier():
+        yield f"the class that the image tower is part of is {tower.architecture!r:.40}"
     if report.model.dtype not in DTYPES:
         yield f"the dtype of the model is {report.model.dtype!r:.40}"
     yield from (f"scan: {fault}" for fault in _scan(scan))

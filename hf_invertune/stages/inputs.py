@@ -18,11 +18,11 @@ class ModelIdentity:
         revision (`str`, *optional*): commit on the Hub.
         dtype (`str`): dtype of the stored weights.
         parameters (`int`): number of parameters.
-        sha256 (`str`): digest of all the weights, see [`state_digest`].
+        sha256 (`str`): digest of all the weights, see [`weights_digest`].
         license (`dict[str, str]`): what the model's card says of its license, see [`read_license`].
         format (`str`): whose files it came in: `"transformers"` or `"open_clip"`.
         origin ([`Origin`]): where it came from, beside name and revision.
-        architecture (`str`): the name of its class.
+        architecture (`str`): the name of its class; for an image tower that came alone, of the model that it was judged in.
     """
 
     name: str
@@ -40,6 +40,11 @@ class ModelIdentity:
         """Whether `name` is the id of a repository on the Hub."""
         return self.revision is not None
 
+    @property
+    def text_sha256(self) -> str | None:
+        """Digest of the model whose text tower an image tower that came alone was judged with."""
+        return None if self.origin.tower is None else self.origin.tower.text_sha256
+
     @classmethod
     def of(cls, source: LoadedModel) -> "ModelIdentity":
         """Who a model is, before it is changed."""
@@ -47,7 +52,7 @@ class ModelIdentity:
             name=source.name,
             revision=source.revision,
             dtype=str(source.dtype).removeprefix("torch."),
-            parameters=sum(parameter.numel() for parameter in source.model.parameters()),
+            parameters=source.parameters,
             sha256=source.digest(),
             license=source.license,
             format=source.format,

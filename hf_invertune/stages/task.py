@@ -60,6 +60,7 @@ class Task:
         here, data = self.inputs, inputs.data
         differing = {
             "another model": inputs.model.sha256 != here.model.sha256,
+            "another text tower": inputs.model.text_sha256 != here.model.text_sha256,
             "other images": (data.sha256, data.held_out) != (here.data.sha256, here.data.held_out),
             "other class names": list(class_names) != list(self.classifier.class_names),
         }

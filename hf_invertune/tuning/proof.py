@@ -85,7 +85,8 @@ class ProofCallback(InverTuneCallback):
         report = AuditReport("cleaned", self.scan, removal, trainer.config, seconds=seconds)
         report.outcome = report.achieved
         trainer.track(audit_figures(report))
-        adapter = Adapter.of(trainer.model, trainer.source.name, trainer.source.revision)
+        source = trainer.source
+        adapter = Adapter.of(trainer.model, source.name, source.revision) if source.tower is None else None
         self.result = RemovalResult(report, cleaned, adapter)
 
 
