@@ -354,8 +354,7 @@ class BackdoorRemover:
     def _run(self, task: Task, label: int | None) -> dict[str, Any]:
         """What a resumed removal must have in common with the interrupted one."""
         return {
-            "model": task.inputs.model.sha256,
-            "text_model": task.inputs.model.text_sha256,
+            "model": [task.inputs.model.sha256, task.inputs.model.text_sha256],
             "images": task.inputs.data.sha256,
             "class_names": list(task.classifier.class_names),
             "templates": list(task.classifier.templates),

@@ -311,7 +311,7 @@ def test_all_of_it_on_the_command_line_and_in_the_report(hub, files, tmp_path):
     arguments += ["--images", str(tmp_path / "pictures"), "--device", "cpu", "--config", str(settings), "--json"]
     outcome = CliRunner().invoke(cli.app, [*arguments, "--output-dir", str(tmp_path / "out")])
     assert outcome.exit_code == 0, outcome.output
-    origin = {"subfolder": "clip", "variant": "fp16", "pull_request": "refs/pr/1"}
+    origin = {"subfolder": "clip", "variant": "fp16", "pull_request": "refs/pr/1", "tower": None}
     origin["hub_scan"] = {"done": True, "issues": {"clip/pytorch_model.bin": "unsafe"}}
     (answer,) = json.loads(outcome.stdout)["answers"]
     assert answer["source"] == {"name": "org/clip", "revision": sha, "format": "transformers", **origin}

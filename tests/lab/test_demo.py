@@ -4,8 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 from forked import run_forked
+from transformers import CLIPModel, CLIPVisionModelWithProjection
 
-from hf_invertune.lab.demo import demo_images, demo_victim, run_demo, victim_truth
+from hf_invertune.lab.demo import TEST_IMAGES, TEST_SEED, demo_images, demo_victim, run_demo, victim_truth
 from hf_invertune.lab.drawings import CLASS_NAMES
 from hf_invertune.models.loading import load_model
 from hf_invertune.remover import BackdoorRemover
@@ -134,3 +135,27 @@ def test_clean_twin_is_left_alone(monkeypatch):
     assert (result.verdict, result.outcome, result.target, result.true_target) == ("clean", "unchanged", None, None)
     assert result.identical
     assert (result.ca_before, result.asr_before) == (result.ca_after, result.asr_after)
+
+
+@pytest.mark.slow
+def test_the_tower_of_the_victim_alone_is_found_and_cleaned_like_the_whole(tmp_path):
+    """Its image tower with the victim's own text tower: the same scan, to the last digit, and the same removal."""
+    whole = CLIPModel.from_pretrained(demo_victim("poisoned"), dtype="auto")
+    config = whole.config.vision_config
+    config.projection_dim = whole.config.projection_dim
+    tower = CLIPVisionModelWithProjection.from_pretrained(demo_victim("poisoned"), config=config, dtype="auto")
+    tower.save_pretrained(tmp_path / "tower")
+    images, (truth, trigger) = demo_images(), victim_truth()
+    remover = BackdoorRemover.from_pretrained(tmp_path / "tower", text_model=demo_victim("poisoned"))
+    scan = BackdoorRemover.from_pretrained(demo_victim("poisoned")).scan(images, config=RemovalConfig(seed=3))
+    result = remover.remove(images, config=RemovalConfig(seed=3), trigger=trigger)
+    found = result.report.scan
+    assert (found.verdict, found.target) == (scan.verdict, scan.target)
+    assert [one.lead for one in found.evidence] == [one.lead for one in scan.evidence]
+    assert (result.verdict, result.outcome, result.target_name) == ("backdoored", "cleaned", truth["target"])
+    remover.save_pretrained(tmp_path / "clean")
+    clean = BackdoorRemover.from_pretrained(tmp_path / "clean", text_model=demo_victim("poisoned"))
+    assert type(CLIPVisionModelWithProjection.from_pretrained(tmp_path / "clean")) is CLIPVisionModelWithProjection
+    test = demo_images(TEST_IMAGES, TEST_SEED)
+    metrics = clean.evaluate(test, trigger=trigger, target=truth["target"])
+    assert metrics.attack_success_rate.value <= 0.02 and metrics.clean_accuracy.value > 0.9
