@@ -12,7 +12,7 @@ WRITTEN = {
     "plan": ("*.json", "*.safetensors"),
     "audit": ("report.*", "*.safetensors", "SHA256SUMS"),
     "adapter": ("*.json", "*.safetensors", "README.md"),
-    "model": ("*.json", "*.safetensors", "*.txt", "*.jinja", "README.md"),
+    "model": ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md"),
 }
 """The parts of an output folder that a later run may replace, and the files that they consist of."""
 
