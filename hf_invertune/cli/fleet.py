@@ -58,7 +58,9 @@ class Fleet:
         from ..fleet.models import ModelSpec, distinct_models, read_models, search_models
 
         given = self.given
-        specs = [ModelSpec(name, given.revision, given.subfolder, given.variant, given.text_model) for name in self.names]
+        specs = [
+            ModelSpec(name, given.revision, given.subfolder, given.variant, given.text_model) for name in self.names
+        ]
         specs += [] if self.file is None else read_models(self.file)
         specs += [] if self.search is None else search_models(self.search, given.token)
         return distinct_models(specs)

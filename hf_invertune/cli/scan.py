@@ -185,4 +185,6 @@ class Single:
     def _spec(self) -> "ModelSpec":
         from ..fleet.models import ModelSpec
 
-        return ModelSpec(self.model, self.given.revision, self.given.subfolder, self.given.variant, self.given.text_model)
+        return ModelSpec(
+            self.model, self.given.revision, self.given.subfolder, self.given.variant, self.given.text_model
+        )

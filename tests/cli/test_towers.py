@@ -38,3 +38,10 @@ def test_evaluate_with_a_text_model(tower, tiny_folder, monkeypatch):
     remover = BackdoorRemover.from_pretrained(tower, text_model=tiny_folder, device="cpu")
     metrics = remover.evaluate(pictures(64), list(CLASS_NAMES))
     assert json.loads(outcome.stdout)["clean_accuracy"]["hits"] == metrics.clean_accuracy.hits
+
+
+def test_scan_takes_a_text_model(tower, tiny_folder, monkeypatch):
+    monkeypatch.setattr("hf_invertune.data.loading.load_images", lambda *given, **settings: pictures(64))
+    outcome = call("scan", tower, "--text-model", tiny_folder, "--images", "images", "--dry-run")
+    assert outcome.exit_code == 0, outcome.output
+    assert "passes" in outcome.stderr

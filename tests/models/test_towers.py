@@ -15,6 +15,7 @@ from tiny_plan import removal_config
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from hf_invertune.errors import InputError
+from hf_invertune.fleet.cache import scan_key
 from hf_invertune.models.loading import load_model
 from hf_invertune.remover import BackdoorRemover
 
@@ -148,6 +149,8 @@ def test_other_text_towers_are_other_models(copied, tmp_path):
     other = BackdoorRemover.from_pretrained(folder, text_model=whole, device="cpu")
     with pytest.raises(InputError, match="`scan`: it was made with another text tower; make it anew"):
         other.remove(drawn(32), CLASS_NAMES, scan=scan, config=removal_config())
+    keys = [scan_key(remover.source, drawn(32), removal_config(), None) for remover in (scans, other, scans)]
+    assert keys[0] == keys[2] != keys[1]
 
 
 # What is refused
