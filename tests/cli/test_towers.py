@@ -44,4 +44,4 @@ def test_scan_takes_a_text_model(tower, tiny_folder, monkeypatch):
     monkeypatch.setattr("hf_invertune.data.loading.load_images", lambda *given, **settings: pictures(64))
     outcome = call("scan", tower, "--text-model", tiny_folder, "--images", "images", "--dry-run")
     assert outcome.exit_code == 0, outcome.output
-    assert "passes" in outcome.stderr
+    assert "through the model" in outcome.stderr
