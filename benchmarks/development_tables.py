@@ -184,3 +184,29 @@ def public_models() -> str:
         said = "not run" if line is None else line["error"] or f"{line['verdict']} {line['found'] or ''}".strip()
         rows.append(f"| {one['model']} | {one['group']} | {known} | {said} |")
     return "\n".join(rows)
+
+
+def other_families() -> str:
+    """Removals on a SigLIP and on a CLIP in the format of open_clip."""
+    facts = result("other_families")
+    lines = [
+        "| model | victim | verdict | outcome | ASR | floor | CA |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in facts["removals"]:
+        verdict = one["verdict"] + (f": {one['target']}" if one["target"] else "")
+        for before, after in zip(one["before"], one["after"], strict=True):
+            asr, accuracy = (
+                f"{percent(before[key])} → {percent(after[key])}" for key in ("attack_success_rate", "clean_accuracy")
+            )
+            cells = (
+                one["model"],
+                one["victim"],
+                verdict,
+                one["outcome"],
+                asr,
+                percent(after["target_rate"]),
+                accuracy,
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", source(facts, "other_families")])
