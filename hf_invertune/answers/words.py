@@ -5,7 +5,7 @@ from .answer import Answer, Finding
 from .rules import RULES
 
 
-UNLABELLED = "no labels were looked at, only whether triggers gather pictures, and whether the model reads pictures is not known"
+UNLABELLED = "no labels were looked at, only whether triggers gather pictures"
 """What has to be said beside a verdict on a model that reads no names."""
 BY_ID = {rule.id: rule for rule in RULES}
 
@@ -22,7 +22,10 @@ def sentence(finding: Finding) -> str:
     """What was found, and by how much."""
     share = "" if finding.share is None else f", for {finding.share:.0%} of the pictures"
     where = "no label is known" if finding.label is None else f"leads to {finding.label!r}{share}"
-    return f"{BY_ID[finding.rule].meaning} The trigger is of the family {finding.family} and {where}; its {finding.statistic} is {finding.value:.2f}, which is judged clean below {finding.bar:.2f}."
+    return (
+        f"{BY_ID[finding.rule].meaning} The trigger is of the family {finding.family} and {where}; its {finding.statistic} "
+        f"is {finding.value:.2f}, which is judged clean below {finding.bar:.2f}."
+    )
 
 
 def searched(answer: Answer) -> str:

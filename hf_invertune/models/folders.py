@@ -24,8 +24,13 @@ def confirm_labels(data: PixelDataset, encoder: DualEncoder, templates: Sequence
         data ([`PixelDataset`]): pictures; unless their labels are `presumed` they come back as they are.
         encoder ([`DualEncoder`]): the model.
         templates (`Sequence[str]`, *optional*): prompt templates; by default those of the model's family.
+
+    Raises:
+        InputError: unlabelled pictures with names, for a model that reads none.
     """
     if not encoder.reads_text:
+        if data.labels is None and data.class_names is not None:  # names that were asked for
+            encoder.require_text()
         return replace(data, labels=None, class_names=None, presumed=False)
     if not data.presumed or data.labels is None or data.class_names is None:
         return data
