@@ -106,8 +106,8 @@ def reproduction(report: AuditReport) -> str | None:
         words += ["--revision", report.model.revision]
     for name, value in (("subfolder", report.model.origin.subfolder), ("variant", report.model.origin.variant)):
         words += [f"--{name}", value] if value else []
-    if report.model.origin.tower is not None:
-        words += ["--text-model", report.model.origin.tower.text_model]
+    tower = report.model.origin.tower
+    words += ["--text-model", tower.text_model] if tower is not None and tower.text_model is not None else []
     config, folders = (report.data.selection.get(key) for key in ("config", "folder_classes"))
     words += ["--images", report.data.source if config is None else f"{report.data.source}:{config}"]
     if folders is not None:

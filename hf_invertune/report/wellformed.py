@@ -8,6 +8,7 @@ import torch
 from ..errors import InputError
 from ..models.encoder import DualEncoder
 from ..models.evaluation import Metrics
+from ..models.lone import LoneTower
 from ..stages.identification import ScanResult
 from ..stages.verdict import MISSED
 from ..triggers import Trigger
@@ -28,7 +29,8 @@ def faults(report: ReportContent) -> Iterator[str]:
         yield "the scan names neither its model nor its images"
         return
     digests = [report.model.sha256, report.data.sha256]
-    if report.model.architecture not in DualEncoder.by_class():
+    classes = DualEncoder.by_class() if scan.labelled else [kind.__name__ for kind in LoneTower.model_classes]
+    if report.model.architecture not in classes:
         yield f"the class of the model is {report.model.architecture!r:.40}"
     tower = report.model.origin.tower
     if tower is not None and not tower.architecture.isidentifier():
