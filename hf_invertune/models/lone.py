@@ -123,7 +123,8 @@ def read_alone(tower: Tower, family: type[DualEncoder], config: PretrainedConfig
     """
     kind: Any = PROJECTED.get(family.tower) if tower.projected else family.tower
     settings: Any = getattr(config, "vision_config", config)
-    if kind not in LoneTower.model_classes or not getattr(settings, "vision_use_head", True):
+    headless = kind is SiglipVisionModel and not settings.vision_use_head
+    if kind not in LoneTower.model_classes or headless:
         raise InputError(
             f"`text_model`: got none, and the image tower of {tower.name} gives no embeddings of its own; pass the "
             f"{family.model_classes[0].__name__} that it was trained in."
