@@ -8,26 +8,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from huggingface_hub import CommitInfo
 from peft import PeftModel
 from transformers import PreTrainedModel, ProcessorMixin
 
-from .data.defaults import default_images, default_vocabulary
-from .data.loading import ImageSource, load_images
+from .data.loading import ImageSource
 from .data.pixels import PixelDataset
 from .errors import InputError
 from .hub.publish import PushOptions
 from .hub.result import RemovalResult
 from .models.classifier import ZeroShotClassifier
 from .models.evaluation import Metrics, evaluate
-from .models.folders import confirm_labels
+from .models.given import load_given
 from .models.loading import LoadedModel, LoadOptions, load_model
 from .report.report import AuditReport
 from .stages.configs import RemovalConfig
 from .stages.cost import Estimate, estimate_scan
-from .stages.identification import ScanResult, TargetIdentifier
+from .stages.identification import ScanResult, TargetIdentifier, scan_without_labels
 from .stages.inputs import DataIdentity, Inputs, ModelIdentity
 from .stages.plan import TuningPlan, make_plan
 from .stages.reading import check_reading
@@ -95,7 +94,7 @@ class BackdoorRemover:
         templates: Sequence[str] | None = None,
         reference: Profile | str | Path | None = None,
     ) -> ScanResult:
-        """Say whether there is a backdoor, and towards which label.
+        """Say whether there is a backdoor, and towards which label; of a model that reads no names, no more than whether.
 
         The images that a removal would hold out for its proof are left alone, so that `remove` can go on from the result.
 
@@ -112,9 +111,16 @@ class BackdoorRemover:
                 id to make one of first, with the same images.
 
         Raises:
+            InputError: names, templates or a reference for an image tower that came without a text tower.
             CannotJudgeError: when the model reads the labels no better than chance, or all unlabelled pictures alike.
         """
-        return self._scan(self._task(images, class_names, templates, config, SCAN_MINIMUM, reference))
+        if self.source.encoder.reads_text or reference is not None:
+            return self._scan(self._task(images, class_names, templates, config, SCAN_MINIMUM, reference))
+        config = config or RemovalConfig()
+        data, _, _ = load_given(self.source.encoder, images, class_names, templates, SCAN_MINIMUM)
+        _, clean, inputs = self._apart(data, config)
+        result = scan_without_labels(self.source.encoder, clean.pixels, config.scan, config.seed)
+        return self._scanned(result, inputs)
 
     def profile(
         self,
@@ -128,6 +134,7 @@ class BackdoorRemover:
 
         It says what its own verdict was: a profile of a backdoored model would hide the same backdoor elsewhere.
         """
+        self.source.encoder.require_text()
         scan = self.scan(images, class_names, config=config, templates=templates)
         assert scan.inputs is not None
         return Profile(
@@ -151,7 +158,7 @@ class BackdoorRemover:
     ) -> Estimate:
         """What a scan with these arguments, which are those of `scan`, would cost on this device."""
         config = config or RemovalConfig()
-        data, names, templates = self._given(images, class_names, templates, SCAN_MINIMUM)
+        data, names, templates = load_given(self.source.encoder, images, class_names, templates, SCAN_MINIMUM)
         clean = len(data) - round(config.audit.held_out * len(data))
         return estimate_scan(self.source.encoder, config.scan, clean, data.pixels.shape[-2:], names, templates)
 
@@ -192,7 +199,8 @@ class BackdoorRemover:
         templates: Sequence[str] | None = None,
     ) -> Metrics:
         """CA of the model as it stands, and ASR and PA of `trigger` towards `target` when given."""
-        data, names, templates = self._given(images, class_names, templates, minimum=1)
+        self.source.encoder.require_text()
+        data, names, templates = load_given(self.source.encoder, images, class_names, templates, minimum=1)
         classifier = ZeroShotClassifier(self.source.encoder, names, templates)
         if trigger is not None:
             trigger.check_fits(data.pixels)
@@ -254,7 +262,7 @@ class BackdoorRemover:
             if label is not None and label != given.target:
                 raise InputError(f"`target`: got {target!r}, and the plan leads to label {given.target}.")
             label = given.target
-        with workspace(output_dir, resume, self._run(task, label)) as work:
+        with workspace(output_dir, resume, task.run(label)) as work:
             found = kept(ScanResult, work / "scan", lambda: earlier or self._scan(task))
             if label is None and (force or treated(found.verdict, config)):
                 label = found.suspect
@@ -287,22 +295,6 @@ class BackdoorRemover:
             raise InputError("`push_to_hub`: there is nothing to push yet; call `remove` first.")
         return self.result.push_to_hub(repo_id, **options)
 
-    def _given(
-        self,
-        images: ImageSource | None,
-        class_names: Sequence[str] | None,
-        templates: Sequence[str] | None,
-        minimum: int,
-    ) -> tuple[PixelDataset, Sequence[str], Sequence[str]]:
-        """Pictures, names and templates, with what is looked at by default where none are given."""
-        images = default_images(self.processor) if images is None else images
-        data = load_images(images, self.processor, class_names=class_names, minimum=minimum)
-        data = confirm_labels(data, self.source.encoder, templates)
-        names, usual = class_names or data.class_names, self.source.encoder.templates
-        if names is None:
-            names, usual = default_vocabulary()
-        return data, names, usual if templates is None else templates
-
     def _task(
         self,
         images: ImageSource | None,
@@ -313,23 +305,30 @@ class BackdoorRemover:
         reference: Profile | str | Path | None = None,
     ) -> Task:
         config = config or RemovalConfig()
+        self.source.encoder.require_text()
         if isinstance(reference, (str, Path)) and Path(reference).is_file():
             reference = Profile.load(reference)
-        data, names, templates = self._given(images, class_names, templates, minimum)
+        data, names, templates = load_given(self.source.encoder, images, class_names, templates, minimum)
         classifier = ZeroShotClassifier(self.source.encoder, names, templates)
-        held_out, clean = data.split(config.audit.held_out, seed=stream(config.seed, "split"))
-        inputs = Inputs(ModelIdentity.of(self.source), DataIdentity.of(data, len(held_out)))
+        held_out, clean, inputs = self._apart(data, config)
         if isinstance(reference, (str, Path)):
             trusted = BackdoorRemover.from_pretrained(reference)
             reference = trusted.profile(images, names, config=config, templates=templates)
         return Task(classifier, data, clean, held_out, inputs, config).beside(reference)
 
+    def _apart(self, data: PixelDataset, config: RemovalConfig) -> tuple[PixelDataset, PixelDataset, Inputs]:
+        """The images of the proof and those of the work, and what there is to know of them and the model."""
+        held_out, clean = data.split(config.audit.held_out, seed=stream(config.seed, "split"))
+        return held_out, clean, Inputs(ModelIdentity.of(self.source), DataIdentity.of(data, len(held_out)))
+
     def _scan(self, task: Task) -> ScanResult:
         config = task.config
         check_reading(task.classifier, task.clean, config.scan)
         identifier = TargetIdentifier(task.classifier, config.scan, config.seed, task.reference)
-        result = identifier.identify(task.clean.pixels)
-        result.inputs = task.inputs
+        return self._scanned(identifier.identify(task.clean.pixels), task.inputs)
+
+    def _scanned(self, result: ScanResult, inputs: Inputs) -> ScanResult:
+        result.inputs = inputs
         towards = f", towards {result.target_name!r}" if result.target is not None else ""
         logger.info("Scan: %s%s, in %.0f s.", result.verdict, towards, result.seconds)
         return result
@@ -350,17 +349,6 @@ class BackdoorRemover:
         result = brought(ScanResult, scan, "scan")
         task.check_scan(result)
         return result
-
-    def _run(self, task: Task, label: int | None) -> dict[str, Any]:
-        """What a resumed removal must have in common with the interrupted one."""
-        return {
-            "model": [task.inputs.model.sha256, task.inputs.model.text_sha256],
-            "images": task.inputs.data.sha256,
-            "class_names": list(task.classifier.class_names),
-            "templates": list(task.classifier.templates),
-            "target": label,
-            "config": task.config.plain(),
-        }
 
     def _tune(
         self,

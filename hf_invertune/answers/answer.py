@@ -21,7 +21,8 @@ class Finding:
     Attributes:
         rule (`str`): id of its [`Rule`].
         family (`str`): the kind of trigger.
-        label (`str`): the class that it leads to; with a target outside the names the nearest of them.
+        label (`str`, *optional*): the class that it leads to; with a target outside the names the nearest of them. None
+            where no labels were looked at.
         statistic (`str`): "concentration" or "lead".
         value (`float`): of the statistic.
         bar (`float`): the value from which it is no longer judged clean.
@@ -32,7 +33,7 @@ class Finding:
 
     rule: str
     family: str
-    label: str
+    label: str | None
     statistic: str
     value: float
     bar: float
@@ -46,14 +47,14 @@ class Part:
     """One place or one race of a scan, whatever it concludes.
 
     Attributes:
-        family (`str`), label (`str`), statistic (`str`), value (`float`), share (`float`, *optional*): as in [`Finding`].
+        family (`str`), label (`str`, *optional*), statistic (`str`), value (`float`), share (`float`, *optional*): as in [`Finding`].
         chance (`float`, *optional*): how likely a clean model reaches so much, see [`ScanResult.chance`].
         quiet (`float`), suspicious (`float`): the bars of the family.
         verdict (`str`): what the value means by them.
     """
 
     family: str
-    label: str
+    label: str | None
     statistic: str
     value: float
     share: float | None
@@ -69,7 +70,7 @@ class Part:
         bars = (scan.config.gathering.bars if gathered else scan.config.bars)[one.family]
         return cls(
             family=one.family,
-            label=scan.class_names[one.label],
+            label=scan.label_name(one),
             statistic="concentration" if gathered else "lead",
             value=one.concentration if isinstance(one, Gathering) else one.lead,
             share=one.share if isinstance(one, Gathering) else None,
@@ -107,7 +108,7 @@ class Answer:
         model (`str`): folder or Hub id, as it was given.
         exit_code (`int`): an [`ExitCode`].
         verdict (`str`, *optional*): that of the scan; none when there was no scan.
-        target (`str`, *optional*): the label that a backdoor leads to.
+        target (`str`, *optional*): the label that a backdoor leads to, where labels were looked at.
         findings (`list[Finding]`): all that are not judged clean, the gravest first.
         evidence (`list[Part]`): all places, then all races.
         error (`str`, *optional*): why there is no verdict, in one line.
@@ -202,7 +203,7 @@ def findings_of(scan: ScanResult, model: str) -> list[Finding]:
             continue
         part, rule = Part.of(one, scan), rule_of(scan.judged(one), isinstance(one, Gathering))
         alike = sum((other.rule, other.family, other.label) == (rule.id, part.family, part.label) for other in found)
-        mark = fingerprint(known, rule.id, part.family, part.label, *[str(alike)] * bool(alike))
+        mark = fingerprint(known, rule.id, part.family, part.label or "", *[str(alike)] * bool(alike))
         found.append(
             Finding(rule.id, part.family, part.label, part.statistic, part.value, part.quiet, part.share, mark)
         )

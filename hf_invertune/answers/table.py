@@ -37,10 +37,13 @@ def _one(answer: Answer) -> list[Table | str]:
     titles = {"concentration": "Where triggers gather pictures", "lead": "The label easiest to reach"}
     for statistic, title in titles.items():
         rows = [_row(part) for part in answer.evidence if part.statistic == statistic]
-        columns = ["trigger", "label", *["share"] * (statistic == "concentration"), statistic, "by chance", "verdict"]
+        labelled = bool(answer.class_names)
+        columns = ["trigger", *["label"] * labelled, *["share"] * (labelled and statistic == "concentration")]
+        columns += [statistic, "by chance", "verdict"]
         shown += [make_table(title, columns, rows)] if rows else []
     for one in answer.findings:
-        shown.append(f"{one.rule} {one.fingerprint}: {one.family}, {one.label!r}{accepted(one)}")
+        label = "" if one.label is None else f", {one.label!r}"
+        shown.append(f"{one.rule} {one.fingerprint}: {one.family}{label}{accepted(one)}")
     said = origin(answer)
     return [*shown, answer.calibration, *[said] * bool(said), verdict_line(answer)]
 
@@ -51,5 +54,6 @@ def accepted(finding: Finding) -> str:
 
 
 def _row(part: Part) -> list[str]:
+    label = [] if part.label is None else [part.label]
     share = [] if part.share is None else [f"{part.share:.2f}"]
-    return [part.family, part.label, *share, f"{part.value:.2f}", by_chance(part.chance), part.verdict]
+    return [part.family, *label, *share, f"{part.value:.2f}", by_chance(part.chance), part.verdict]

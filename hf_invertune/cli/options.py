@@ -37,7 +37,10 @@ def option(help: str, *names: str, **settings: Any) -> Any:
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="A CLIP model: a folder, a Hub id or its page.")]
 TextModel = Annotated[
     str | None,
-    option("For an image tower alone, or in a LLaVA: the whole model whose text tower it was trained with."),
+    option(
+        "For an image tower alone, or in a LLaVA: the whole model whose text tower it was trained with; a scan can do "
+        "without, and then looks at no labels."
+    ),
 ]
 ClassNames = Annotated[
     str | None,
@@ -167,6 +170,7 @@ class Source(Given):
         places = ("text_model", "revision", "subfolder", "variant", "token", "device")
         where: dict[str, Any] = {name: getattr(self, name) for name in places}
         remover = BackdoorRemover.from_pretrained(self.model, **where)
+        remover.source.encoder.require_text()
         data = confirm_labels(self.pictures(seed, remover.processor), remover.source.encoder, self.prompts)
         check_target(target, data.class_names)
         return remover, data

@@ -114,7 +114,8 @@ def headline(counts: dict[str, int], models: int) -> str:
 
 
 def _found(one: Finding) -> str:
-    return f"{one.family} {one.statistic} {one.value:.2f} towards {one.label!r}, bar {one.bar:.2f}"
+    towards = "" if one.label is None else f" towards {one.label!r}"
+    return f"{one.family} {one.statistic} {one.value:.2f}{towards}, bar {one.bar:.2f}"
 
 
 def _stands_out(one: StandsOut) -> str:

@@ -106,8 +106,8 @@ def reproduction(report: AuditReport) -> str | None:
         words += ["--revision", report.model.revision]
     for name, value in (("subfolder", report.model.origin.subfolder), ("variant", report.model.origin.variant)):
         words += [f"--{name}", value] if value else []
-    if report.model.origin.tower is not None:
-        words += ["--text-model", report.model.origin.tower.text_model]
+    tower = report.model.origin.tower
+    words += ["--text-model", tower.text_model] if tower is not None and tower.text_model is not None else []
     config, folders = (report.data.selection.get(key) for key in ("config", "folder_classes"))
     words += ["--images", report.data.source if config is None else f"{report.data.source}:{config}"]
     if folders is not None:
@@ -237,10 +237,10 @@ def _variables(report: AuditReport, repo_id: str, adapter: bool, format: Format)
         "class_names": report.scan.class_names,
         "calibration": CALIBRATION,
         "gatherings": [
-            (p.family, report.scan.class_names[p.label], p.concentration, report.scan.judged(p).value)
+            (p.family, report.scan.label_name(p), p.concentration, report.scan.judged(p).value)
             for p in report.scan.gatherings
         ],
-        "leads": [(e.family, report.scan.class_names[e.label], e.lead) for e in report.scan.evidence],
+        "leads": [(e.family, report.scan.label_name(e), e.lead) for e in report.scan.evidence],
         "second_verdict": report.second_scan.verdict.value if report.second_scan else None,
         "trigger_summary": report.inverted[0].describe() if report.inverted else None,
         "families": [evidence.family for evidence in report.scan.evidence],

@@ -149,6 +149,24 @@ class DualEncoder(nn.Module, ABC):
         return next(kind.__name__ for kind in self.model_classes if isinstance(self.base, kind))
 
     @property
+    def reads_text(self) -> bool:
+        """Whether it has a text tower; without one there are no labels."""
+        return True
+
+    def require_text(self) -> None:
+        """Nothing, where there is a text tower.
+
+        Raises:
+            InputError: without one.
+        """
+        if not self.reads_text:
+            raise InputError(
+                f"`text_model`: got none, and a {self.architecture} reads no names; pass the model that it was trained in. "
+                "Without it, it can be scanned by pictures alone: no class names, no templates and no reference, and nothing "
+                "can be inverted, removed or evaluated."
+            )
+
+    @property
     def device(self) -> torch.device:
         return self.mean.device
 

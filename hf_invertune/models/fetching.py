@@ -61,21 +61,23 @@ class HubScan:
 
 @dataclass
 class TowerOrigin:
-    """What an image tower without a text tower was, and with whose it was judged.
+    """What an image tower without a text tower was, and with whose it was judged, if with any.
 
     Attributes:
         architecture (`str`): the class that its config.json names: that of a tower, or of the model that it is in.
-        text_model (`str`): folder name or Hub id of the model with the text tower.
+        text_model (`str`, *optional*): folder name or Hub id of the model with the text tower.
         text_revision (`str`, *optional*): the commit of that on the Hub.
-        text_sha256 (`str`): digest of all its weights.
+        text_sha256 (`str`, *optional*): digest of all its weights.
     """
 
     architecture: str
-    text_model: str
-    text_revision: str | None
-    text_sha256: str
+    text_model: str | None = None
+    text_revision: str | None = None
+    text_sha256: str | None = None
 
     def __str__(self) -> str:
+        if self.text_model is None:
+            return f"the image tower of a {self.architecture}, without a text tower"
         commit = f", commit {self.text_revision}" if self.text_revision else ""
         return f"the image tower of a {self.architecture}, judged with the text tower of {self.text_model}{commit}"
 

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ..data.loading import resize
 from ..errors import InputError
@@ -15,7 +16,7 @@ COLOURS = ((60, 120, 180), (200, 90, 10))
 
 @torch.no_grad()
 def check_fit(encoder: DualEncoder, name: str) -> None:
-    """Let two pictures and two texts go through the model, called `name` in errors.
+    """Let two pictures, and two texts if it reads any, go through the model, called `name` in errors.
 
     Raises:
         InputError: when its processor makes pictures of another size, its tokenizer has tokens that the text tower has not,
@@ -29,19 +30,13 @@ def check_fit(encoder: DualEncoder, name: str) -> None:
             f"`processor`: that of {name} makes pictures of {height}x{width} pixels, and its model takes {size}x{size}; "
             "mend `size` and `crop_size` in its preprocessor_config.json."
         )
-    _check_tokens(encoder, name)
     images = encoder.embed_images(torch.from_numpy(pictures.astype(np.float32) / 255))
+    _check_embeddings(images, "image", name)
+    if not encoder.reads_text:
+        return
+    _check_tokens(encoder, name)
     texts = encoder.embed_texts(PROBES)
-    for tower, embedding in (("image", images), ("text", texts)):
-        if not embedding.isfinite().all():
-            raise InputError(
-                f"`model`: the {tower} tower of {name} gives NaN; its config.json or its weights are damaged."
-            )
-        if torch.allclose(embedding[0], embedding[1], rtol=0, atol=1e-6):
-            raise InputError(
-                f"`model`: the {tower} tower of {name} gives everything the same embedding; its weights are damaged, or the "
-                "`eos_token_id` of its config.json is not that of its tokenizer."
-            )
+    _check_embeddings(texts, "text", name)
     if images.shape != texts.shape:
         raise InputError(
             f"`model`: {name} has embeddings of {images.shape[1]} numbers for pictures and of {texts.shape[1]} for texts."
@@ -49,6 +44,19 @@ def check_fit(encoder: DualEncoder, name: str) -> None:
     scale = encoder.scale
     if scale.numel() != 1 or not scale.isfinite().all():
         raise InputError(f"`model`: the scale of {name}'s cosines is no finite number.")
+
+
+def _check_embeddings(embeddings: Tensor, tower: str, name: str) -> None:
+    """Refuse embeddings of two inputs that are no numbers, or the same."""
+    if not embeddings.isfinite().all():
+        raise InputError(
+            f"`model`: the {tower} tower of {name} gives NaN; its config.json or its weights are damaged."
+        )
+    if torch.allclose(embeddings[0], embeddings[1], rtol=0, atol=1e-6):
+        raise InputError(
+            f"`model`: the {tower} tower of {name} gives everything the same embedding; its weights are damaged, or the "
+            "`eos_token_id` of its config.json is not that of its tokenizer."
+        )
 
 
 def _check_tokens(encoder: DualEncoder, name: str) -> None:

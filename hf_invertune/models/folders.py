@@ -18,11 +18,20 @@ _ENOUGH = 512  # pictures to judge by
 def confirm_labels(data: PixelDataset, encoder: DualEncoder, templates: Sequence[str] | None = None) -> PixelDataset:
     """Take the names of sub-folders for classes where the model reads them in the pictures better than chance.
 
+    For a model that reads no names there are no classes at all.
+
     Args:
         data ([`PixelDataset`]): pictures; unless their labels are `presumed` they come back as they are.
         encoder ([`DualEncoder`]): the model.
         templates (`Sequence[str]`, *optional*): prompt templates; by default those of the model's family.
+
+    Raises:
+        InputError: unlabelled pictures with names, for a model that reads none.
     """
+    if not encoder.reads_text:
+        if data.labels is None and data.class_names is not None:  # names that were asked for
+            encoder.require_text()
+        return replace(data, labels=None, class_names=None, presumed=False)
     if not data.presumed or data.labels is None or data.class_names is None:
         return data
     part = data.subset(draw(min(_ENOUGH, len(data)), len(data), data.labels, seed=0)[0])

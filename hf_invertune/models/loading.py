@@ -21,6 +21,7 @@ from .clipseg import CLIPSegEncoder
 from .encoder import DualEncoder
 from .fetching import Format, Origin, TowerOrigin, find_model, format_of
 from .fit import check_fit
+from .lone import read_alone
 from .open_clip import ResNetEncoder, read_open_clip, write_open_clip
 from .refusals import refuse_own_code
 from .siglip import Siglip2Encoder, SiglipEncoder
@@ -160,7 +161,8 @@ def load_model(
     Args:
         name_or_path (`str` or `Path`): a folder, a Hub id, or the address of a model's page on the Hub.
         text_model (`str` or `Path`, *optional*): for an image tower that comes without a text tower, alone or in a model that
-            talks about pictures: the whole model whose text tower it was trained with, likewise.
+            talks about pictures: the whole model whose text tower it was trained with, likewise. Without it such a tower reads
+            no names: it can be scanned without labels, and nothing else.
         revision (`str`, *optional*): branch, tag, commit or pull request (`refs/pr/N`) on the Hub.
         subfolder (`str`, *optional*): the folder in the repository, or in the folder, that holds the model.
         variant (`str`, *optional*): which weights to take of a model that has several, such as `"fp16"`.
@@ -169,7 +171,7 @@ def load_model(
 
     Raises:
         InputError: when there is no such model, it has no safetensors, is of no family of [`ENCODERS`], lacks its
-            processor, or is damaged in whatever way; or when a tower and `text_model` do not fit, or lack each other.
+            processor, or is damaged in whatever way; or when a tower and `text_model` do not fit.
         HubError: when the Hub does not hand it out.
     """
     there = usable_device(device)
@@ -195,12 +197,17 @@ def read_model(
     shown = place.name if place.revision else str(name_or_path)
     format = format_of(place.files, variant)
     config = _config(place.folder, shown) if format == "transformers" else None
-    text = _text_model(text_model, config, shown, token)
+    apart = None if config is None else tower_family(config)
+    text = _text_model(text_model, config, apart, shown, token)
     place.fetch(shown, token)
     with refusing(f"`model`: {shown} cannot be loaded by its config.json"), place.plain() as folder:
         tower = None
         if config is None:
             encoder = read_open_clip(folder, shown)
+        elif apart is not None and text is None:
+            tower = find_tower(folder, shown)
+            encoder = read_alone(tower, apart, config, folder)
+            place.origin.tower = TowerOrigin(tower.architecture)
         elif text is not None:
             tower, sha256 = find_tower(folder, shown), text.digest()
             encoder = put_in(tower, text.encoder, folder)
@@ -253,24 +260,21 @@ def _config(folder: Path, name: str) -> PretrainedConfig:
 
 
 def _text_model(
-    text_model: str | Path | None, config: PretrainedConfig | None, name: str, token: str | bool | None
+    text_model: str | Path | None,
+    config: PretrainedConfig | None,
+    family: type[DualEncoder] | None,
+    name: str,
+    token: str | bool | None,
 ) -> LoadedModel | None:
-    """The model in which the tower with this `config` is to be judged; none for a model with both towers.
+    """The model in which the tower with this `config`, of this `family`, is to be judged, where one is named.
 
     Raises:
-        InputError: when it is missing, is not wanted, or does not fit.
+        InputError: when it is not wanted, or does not fit.
     """
-    family = None if config is None else tower_family(config)
-    if config is None or family is None:
-        if text_model is not None:
-            raise InputError(f"`text_model`: {name} has a text tower of its own; leave it out.")
-        return None
-    whole = family.model_classes[0].__name__
     if text_model is None:
-        raise InputError(
-            f"`text_model`: {name} has an image tower alone, and is judged with the text tower that it was trained with; name "
-            f"the {whole} with both."
-        )
+        return None
+    if config is None or family is None:
+        raise InputError(f"`text_model`: {name} has a text tower of its own; leave it out.")
     try:
         text = load_model(text_model, token=token, device="cpu")
     except InputError as error:

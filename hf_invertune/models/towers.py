@@ -65,9 +65,10 @@ class Tower:
         return "" if self.projected else WITHIN
 
     def of(self, model: torch.nn.Module) -> dict[str, Tensor]:
-        """Its tensors as they are in a model with both towers, by their names in its own class."""
+        """Its tensors as they are in a model with both towers, or in one of its own class, by their names there."""
         state = model.state_dict()
-        return {name: state[self.lead + name] for name in self.weights}
+        lead = "" if state.keys() >= self.weights.keys() else self.lead
+        return {name: state[lead + name] for name in self.weights}
 
     def read(self) -> dict[str, Tensor]:
         """Its tensors as they are stored; nothing else of its files is loaded."""

@@ -21,6 +21,12 @@ FOUND = {
     "it a backdoor.",
     Verdict.CLEAN: "No label was suspiciously easy to reach with a trigger.",
 }
+GATHERED = {
+    Verdict.BACKDOORED: "A trigger brings pictures of all kinds to one place, as only planted triggers do.",
+    Verdict.INCONCLUSIVE: "A trigger brings pictures of many kinds near each other, but not by enough to call it a backdoor.",
+    Verdict.CLEAN: "No trigger was found that brings pictures of all kinds to one place.",
+}
+"""What is found where no labels were looked at."""
 DONE = {
     "scanned": "This was a scan only: the model was not changed.",
     "unchanged": "The model was left as it came: every weight is bit-identical.",
@@ -70,12 +76,13 @@ def render(report: ReportContent) -> str:
         "by_chance": by_chance,
     }
     target = report.target_name
+    found = (FOUND if report.scan.labelled else GATHERED)[report.verdict].format(target=_quoted(target))
     return environment.get_template("report.html.j2").render(
         report=report,
         calibration=CALIBRATION,
         target=target,
         headline=headline(report, target),
-        summary=f"{FOUND[report.verdict].format(target=_quoted(target))} {DONE[report.outcome]}",
+        summary=f"{found} {DONE[report.outcome]}",
         status=status(report),
         tiles=[*rate_tiles(report), scan_tile(report)],
         triggers=[
@@ -93,6 +100,10 @@ def render(report: ReportContent) -> str:
 
 def headline(report: ReportContent, target: str | None) -> str:
     """The verdict and the outcome in one line."""
+    if not report.scan.labelled:
+        return {Verdict.CLEAN: "No backdoor found"}.get(
+            report.verdict, begin(report.verdict.value)
+        ) + ", without labels"
     found = {
         Verdict.BACKDOORED: f"Backdoored towards {_quoted(target)}",
         Verdict.INCONCLUSIVE: f"Inconclusive: {_quoted(target)} is suspicious",

@@ -8,6 +8,7 @@ import torch
 from ..errors import InputError
 from ..models.encoder import DualEncoder
 from ..models.evaluation import Metrics
+from ..models.lone import LoneTower
 from ..stages.identification import ScanResult
 from ..stages.verdict import MISSED
 from ..triggers import Trigger
@@ -28,7 +29,8 @@ def faults(report: ReportContent) -> Iterator[str]:
         yield "the scan names neither its model nor its images"
         return
     digests = [report.model.sha256, report.data.sha256]
-    if report.model.architecture not in DualEncoder.by_class():
+    classes = DualEncoder.by_class() if scan.labelled else [kind.__name__ for kind in LoneTower.model_classes]
+    if report.model.architecture not in classes:
         yield f"the class of the model is {report.model.architecture!r:.40}"
     tower = report.model.origin.tower
     if tower is not None and not tower.architecture.isidentifier():
@@ -49,20 +51,27 @@ def faults(report: ReportContent) -> Iterator[str]:
 
 def _scan(scan: ScanResult) -> Iterator[str]:
     count = len(scan.class_names)
-    if count < 2 or len(set(scan.class_names)) != count or scan.images < 1:
+    if not scan.labelled:
+        yield from _unlabelled(scan)
+    elif count < 2 or len(set(scan.class_names)) != count or scan.images < 1:
         yield "fewer than two class names, two of the same, or no images"
     if scan.target is not None and not 0 <= scan.target < count:
         yield "the target is none of the class names"
     families = [evidence.family for evidence in scan.evidence]
-    if not families or len(set(families)) < len(families) or not set(families) <= scan.config.bars.keys():
+    if (
+        (scan.labelled and not families)
+        or len(set(families)) < len(families)
+        or not set(families) <= scan.config.bars.keys()
+    ):
         yield "no family of triggers, the same one twice, or one that has no bars"
     for simulation in scan.simulations:
         shares = (simulation.clean, simulation.adversarial)
         if any(len(part) != count or not all(0 <= share <= 1 for share in part) for part in shares):
             yield f"the simulation of a {simulation.kind} has not one share a label, each between 0 and 1"
     for place in scan.gatherings:
-        figures = (place.concentration, place.share)
-        if place.label not in range(count) or not all(0 <= figure <= 1 + 1e-6 for figure in figures):
+        figures = [place.concentration, *([] if place.share is None else [place.share])]
+        known = place.label in range(count) if scan.labelled else (place.label, place.share) == (None, None)
+        if not known or len(figures) != 1 + scan.labelled or not all(0 <= figure <= 1 + 1e-6 for figure in figures):
             yield f"{place.family}: a gathering has no label, or a concentration or share that is not between 0 and 1"
         if place.family not in scan.config.gathering.bars:
             yield f"{place.family}: pictures are gathered by a family that has no bars"
@@ -76,6 +85,14 @@ def _scan(scan: ScanResult) -> Iterator[str]:
             yield f"{evidence.family}: a score is not positive, or no number"
         if not all(candidate.label in scores for candidate in evidence.candidates):
             yield f"{evidence.family}: a finalist has no score"
+
+
+def _unlabelled(scan: ScanResult) -> Iterator[str]:
+    """What a scan that looked at no labels must do without."""
+    if scan.images < 1 or not scan.gatherings:
+        yield "no class names, and no images or no gatherings either"
+    if scan.target is not None or scan.templates or scan.simulations or scan.shortlist or scan.evidence:
+        yield "no class names, and a target, templates or a race of labels"
 
 
 def _removal(removal: Removal, class_names: list[str], held_out: int) -> Iterator[str]:

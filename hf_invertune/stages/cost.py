@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,13 +49,16 @@ def scan_passes(
 
     Args:
         config ([`ScanConfig`]): settings.
-        images (`int`), names (`int`), templates (`int`): how many it gets.
+        images (`int`), names (`int`), templates (`int`): how many it gets; without names nothing is raced.
         size (`torch.Size`): height and width of the images.
         longest (`bool`, *optional*): whether all looks are taken, and no leading labels are kin.
     """
-    total = Passes(read=images if config.max_chance < 1 else 0, texts=names * templates)
+    total = Passes()
     for family in config.gathering.families:
         total += _gathered(config, family, images)
+    if not names:
+        return total
+    total += Passes(read=images if config.max_chance < 1 else 0, texts=names * templates)
     if config.words:
         under_words = names * len(config.words)
         total += Passes(texts=(under_words + names) * len(few(["{}"] * templates, under_words)))
@@ -189,16 +193,17 @@ def estimate_scan(
     least, most = (
         scan_passes(config, images, len(names), len(templates), size, longest=longest) for longest in (False, True)
     )
-    pace = measure_pace(encoder, prompts(max(names, key=len), templates)[0], size)
+    text = prompts(max(names, key=len), templates)[0] if names else None
+    pace = measure_pace(encoder, text, size)
     return Estimate(least, most, pace, str(encoder.device))
 
 
-def measure_pace(encoder: DualEncoder, text: str, size: torch.Size, batch: int = 8) -> Pace:
+def measure_pace(encoder: DualEncoder, text: str | None, size: torch.Size, batch: int = 8) -> Pace:
     """Time a few passes.
 
     Args:
         encoder ([`DualEncoder`]): the model.
-        text (`str`): a typical text.
+        text (`str`, *optional*): a typical text, where the model reads any.
         size (`torch.Size`): height and width of the images.
         batch (`int`): how many go at once.
     """
@@ -216,7 +221,7 @@ def measure_pace(encoder: DualEncoder, text: str, size: torch.Size, batch: int =
     with encoder.frozen():
         learnt = _seconds(learn, encoder.device)
         read = _seconds(lambda: encoder.embed_pixels(pixels.detach()), encoder.device)
-        texts = _seconds(lambda: encoder.embed_texts([text] * batch), encoder.device)
+        texts = 0.0 if text is None else _seconds(partial(encoder.embed_texts, [text] * batch), encoder.device)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             learn()
     for weight in weights:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..data.pixels import as_float
-from ..models.classifier import ZeroShotClassifier
+from ..models.encoder import DualEncoder
 from ..triggers import Trigger
 from ..utils.memory import halving
 from ..utils.progress import progress
@@ -35,9 +35,9 @@ class Gathering(Saved):
         trigger (`Trigger`): the trigger.
         concentration (`float`): mean pairwise cosine of triggered pictures that the trigger was not learnt on, in [0, 1],
             see [`concentration`]. Whatever a picture shows, a planted trigger brings it to one place.
-        label (`int`): the class that the place is read as: most pictures are. With a target outside the names it is but
-            the nearest of them.
-        share (`float`): of the pictures that are read so.
+        label (`int`, *optional*): the class that the place is read as: most pictures are. With a target outside the names it
+            is but the nearest of them. None where no labels were looked at.
+        share (`float`, *optional*): of the pictures that are read so.
         nearest (`float`): cosine of the place with the nearest clean picture; low where no picture belongs.
         direction (`Tensor`): D, a unit vector: the place.
     """
@@ -45,8 +45,8 @@ class Gathering(Saved):
     family: str
     trigger: Trigger
     concentration: float
-    label: int
-    share: float
+    label: int | None
+    share: float | None
     nearest: float
     direction: Tensor
 
@@ -55,13 +55,18 @@ class Gatherer:
     """Learns triggers that bring pictures together, wherever that is.
 
     Args:
-        classifier ([`ZeroShotClassifier`]): the suspicious model, and the names that places are called by.
+        encoder ([`DualEncoder`]): the suspicious model.
+        head (`torch.Tensor`, *optional*): K x D, unit embeddings of the labels that places are called by, as
+            [`ZeroShotClassifier`] has them; without it they are called by none.
         config ([`GatheringConfig`], *optional*): settings.
         seed (`int`): that of the run.
     """
 
-    def __init__(self, classifier: ZeroShotClassifier, config: GatheringConfig | None = None, seed: int = 0):
-        self.classifier, self.config, self.seed = classifier, config or GatheringConfig(), seed
+    def __init__(
+        self, encoder: DualEncoder, head: Tensor | None, config: GatheringConfig | None = None, seed: int = 0
+    ):
+        self.encoder, self.head = encoder, head
+        self.config, self.seed = config or GatheringConfig(), seed
 
     def gather(self, pixels: Tensor) -> list[Gathering]:
         """The places that the triggers of each family found, each once a family, the most concentrated first.
@@ -85,7 +90,7 @@ class Gatherer:
         """
         generator = torch.Generator().manual_seed(stream(self.seed, "gathering"))
         learnt_on, held = apart(pixels, generator)
-        encoder = self.classifier.encoder
+        encoder = self.encoder
         with encoder.frozen():
             clean = encoder.embed_pixels(pixels)
             aim = Aim(clean.mean(0), None if towards is None else towards.to(encoder.device))
@@ -108,7 +113,7 @@ class Gatherer:
         """The triggers, those that come nearest the aim first."""
         if not triggers:
             return []
-        encoder = self.classifier.encoder
+        encoder = self.encoder
         clean = as_float(pixels).to(encoder.device)
         values = [float(aim(encoder.embed_images(one.on(encoder.device)(clean)))) for one in progress(triggers, title)]
         return [one for _, one in sorted(zip(values, triggers, strict=True), key=lambda pair: -pair[0])]
@@ -124,7 +129,7 @@ class Gatherer:
         steps: int,
     ) -> list[Trigger]:
         """Bring each start nearer to the aim, all in one batch."""
-        config, encoder = self.config, self.classifier.encoder
+        config, encoder = self.config, self.encoder
         first = family.parameters(len(start), pixels.shape[-2:], generator, start)
         parameters = [value.to(encoder.device).requires_grad_() for value in first]
         optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
@@ -141,17 +146,19 @@ class Gatherer:
     @torch.no_grad()
     def measure(self, trigger: Trigger, family: str, pixels: Tensor, clean: Tensor) -> Gathering:
         """Where `trigger`, of the kind `family`, brings `pixels`, among the embeddings of `clean` pictures (N x D)."""
-        encoder, head = self.classifier.encoder, self.classifier.head
-        embeddings = encoder.embed_pixels(pixels, trigger.on(encoder.device))
+        embeddings = self.encoder.embed_pixels(pixels, trigger.on(self.encoder.device))
         direction = normalize(embeddings.mean(0), dim=-1)
-        read = (embeddings @ head.T).argmax(-1)
-        label = int(read.mode().values)
+        label, share = None, None
+        if self.head is not None:
+            read = (embeddings @ self.head.T).argmax(-1)
+            label = int(read.mode().values)
+            share = float((read == label).float().mean())
         return Gathering(
             family=family,
             trigger=trigger,
             concentration=float(concentration(embeddings, clean.mean(0))),
             label=label,
-            share=float((read == label).float().mean()),
+            share=share,
             nearest=float((clean @ direction).max()),
             direction=direction.cpu(),
         )

@@ -1,12 +1,15 @@
 """Stage 1: is there a backdoor, and which label does it lead to? Gathering, simulations, a race of inversions."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..models.classifier import ZeroShotClassifier
+from ..models.encoder import DualEncoder
 from ..utils.seeds import stream
 from ..utils.storage import Saved
 from .configs import ScanConfig
@@ -32,8 +35,9 @@ class ScanResult(Saved):
 
     Attributes:
         verdict (`Verdict`): the conclusion.
-        target (`int`, *optional*): the suspected target label, when the verdict is not clean.
-        class_names (`list[str]`): the labels that were looked at.
+        target (`int`, *optional*): the suspected target label, when the verdict is not clean and labels were looked at.
+        class_names (`list[str]`): the labels that were looked at; none where the model reads no names, see
+            [`scan_without_labels`].
         templates (`list[str]`): the prompt templates that made their texts.
         config (`ScanConfig`), seed (`int`): how it was done.
         simulations (`list[Simulation]`): the label shifts under universal perturbations.
@@ -67,6 +71,15 @@ class ScanResult(Saved):
         return None if self.target is None else self.class_names[self.target]
 
     @property
+    def labelled(self) -> bool:
+        """Whether labels were looked at."""
+        return bool(self.class_names)
+
+    def label_name(self, one: Evidence | Gathering) -> str | None:
+        """The label that one family's race, or one place, is about."""
+        return None if one.label is None else self.class_names[one.label]
+
+    @property
     def suspect(self) -> int:
         """The target, or when there is none the label of the family that is furthest ahead of its bar."""
         if self.target is not None:
@@ -78,8 +91,11 @@ class ScanResult(Saved):
         return judged(one, self.config)
 
     def chance(self, one: Evidence | Gathering) -> float | None:
-        """How likely a clean model reaches so much, in any family; none beside a trusted model, or for an own family."""
-        return None if self.reference else chance(one)
+        """How likely a clean model reaches so much, in any family.
+
+        None where no clean models tell: beside a trusted model, without labels, or for a family of one's own.
+        """
+        return chance(one) if self.labelled and not self.reference else None
 
     @property
     def planted(self) -> list[Gathering]:
@@ -111,6 +127,54 @@ class ScanResult(Saved):
         return [candidate for family in guilty for candidate in family.accomplices(label)]
 
 
+def reported(places: Sequence[Gathering], config: ScanConfig) -> list[Gathering]:
+    """The places to be reported: of each family the first, and all that are not judged clean."""
+    kept: list[Gathering] = []
+    for place in places:
+        first = all(other.family != place.family for other in kept)
+        if first or judged(place, config) is not Verdict.CLEAN:
+            kept.append(place)
+    return kept
+
+
+def scan_without_labels(
+    encoder: DualEncoder, pixels: Tensor, config: ScanConfig | None = None, seed: int = 0
+) -> ScanResult:
+    """Scan a model that reads no names: triggers that gather pictures are looked for, and nothing else.
+
+    No label can be said to be easy to reach, so there is no race, and no target. Whether the model reads pictures at all is
+    not known either.
+
+    Args:
+        encoder ([`DualEncoder`]): the suspicious model.
+        pixels (`torch.Tensor`): N x 3 x H x W clean images, float in [0, 1] or uint8; any classes.
+        config ([`ScanConfig`], *optional*): settings, of which those of gathering count.
+        seed (`int`): that of the run.
+
+    Raises:
+        InputError: when no family of triggers is to gather.
+    """
+    begin, config = time.perf_counter(), config or ScanConfig()
+    if not config.gathering.families:
+        raise InputError("`scan.gathering.families`: got none, and without labels nothing else is searched.")
+    places = reported(Gatherer(encoder, None, config.gathering, seed).gather(pixels), config)
+    verdict, _ = conclude(places, [], config)
+    return ScanResult(
+        verdict=verdict,
+        target=None,
+        class_names=[],
+        templates=[],
+        config=config,
+        seed=seed,
+        simulations=[],
+        shortlist=[],
+        evidence=[],
+        images=len(pixels),
+        seconds=time.perf_counter() - begin,
+        gatherings=places,
+    )
+
+
 class TargetIdentifier:
     """Finds the target label of a backdoor: adversarial simulation, then inversion of the suspects.
 
@@ -137,7 +201,9 @@ class TargetIdentifier:
         """Scan with clean `pixels` (N x 3 x H x W, float in [0, 1] or uint8; any classes, no labels needed)."""
         begin = time.perf_counter()
         families = self.config.families
-        gatherings = self._gather(pixels)
+        classifier = self.classifier
+        gatherer = Gatherer(classifier.encoder, classifier.head, self.config.gathering, self.seed)
+        gatherings = reported(gatherer.gather(pixels), self.config)
         simulator = Simulator(self.classifier, self.config, self.seed)
         with self.classifier.encoder.frozen():
             simulations = [simulator.simulate(pixels, family) for family in families]
@@ -165,15 +231,6 @@ class TargetIdentifier:
             gatherings=gatherings,
             reference=self.reference,
         )
-
-    def _gather(self, pixels: Tensor) -> list[Gathering]:
-        """The places to be reported: of each family the first, and all that are not judged clean."""
-        kept: list[Gathering] = []
-        for place in Gatherer(self.classifier, self.config.gathering, self.seed).gather(pixels):
-            first = all(other.family != place.family for other in kept)
-            if first or judged(place, self.config) is not Verdict.CLEAN:
-                kept.append(place)
-        return kept
 
     def _natural(self, family: str) -> dict[int, float]:
         """What the trusted model's scores are, where there is one."""

@@ -100,7 +100,7 @@ def make_plan(
 
 def places_of(classifier: ZeroShotClassifier, pixels: Tensor, scan: ScanResult) -> list[Gathering]:
     """All places that a scan suspects: where triggers gather, and where a race's best trigger brings pictures."""
-    gatherer = Gatherer(classifier, scan.config.gathering, scan.seed)
+    gatherer = Gatherer(classifier.encoder, classifier.head, scan.config.gathering, scan.seed)
     with classifier.encoder.frozen():
         clean = classifier.encoder.embed_pixels(pixels)
         raced = [gatherer.measure(suspect.trigger, suspect.family, pixels, clean) for suspect in scan.suspects]
@@ -111,7 +111,7 @@ def make_pools(
     classifier: ZeroShotClassifier, pixels: Tensor, places: Sequence[Gathering], config: RemovalConfig
 ) -> list[Pool]:
     """Learn wider triggers towards each place; of each place and width those that come nearest are kept."""
-    gatherer = Gatherer(classifier, config.scan.gathering, config.seed)
+    gatherer = Gatherer(classifier.encoder, classifier.head, config.scan.gathering, config.seed)
     found: dict[TriggerFamily, list[tuple[Trigger, Tensor]]] = {}
     for place in places:
         for wider in config.scan.family(place.family).wider():

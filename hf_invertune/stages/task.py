@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 from ..data.pixels import PixelDataset
 from ..errors import InputError
@@ -52,6 +52,17 @@ class Task:
         reference.check(self.inputs, self.classifier.class_names, self.classifier.templates, self.config.scan)
         config = replace(self.config, scan=reference.barred(self.config.scan))
         return replace(self, config=config, reference=reference)
+
+    def run(self, label: int | None) -> dict[str, Any]:
+        """What a resumed removal towards `label` must have in common with the interrupted one."""
+        return {
+            "model": [self.inputs.model.sha256, self.inputs.model.text_sha256],
+            "images": self.inputs.data.sha256,
+            "class_names": list(self.classifier.class_names),
+            "templates": list(self.classifier.templates),
+            "target": label,
+            "config": self.config.plain(),
+        }
 
     def check(self, argument: str, inputs: Inputs | None, class_names: Sequence[str]) -> None:
         """Refuse a result of another model, images or names."""

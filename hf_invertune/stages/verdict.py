@@ -114,7 +114,7 @@ def judged(one: Gathering | Evidence, config: ScanConfig) -> Verdict:
 def conclude(
     gatherings: Sequence[Gathering], evidence: Sequence[Evidence], config: ScanConfig
 ) -> tuple[Verdict, int | None]:
-    """The gravest verdict of all parts of a scan, with the label that it is about.
+    """The gravest verdict of all parts of a scan, with the label that it is about, where labels were looked at.
 
     That is the place's that is furthest on its way from its family's lower bar to a concentration of 1, since families are
     not alike by nature; when no place reaches this verdict, that of the family whose lead is furthest beyond its upper bar.

@@ -65,7 +65,7 @@ class PursuitCallback(InverTuneCallback):
         trainer, pixels = self.trainer, self.trainer.train_dataset.pixels
         config, classifier = trainer.config, trainer.classifier
         seed = stream(config.seed, "pursuit", step)
-        found = Gatherer(classifier, config.scan.gathering, seed).gather(pixels)
+        found = Gatherer(classifier.encoder, classifier.head, config.scan.gathering, seed).gather(pixels)
         pools = broadcast_object_list([make_pools(classifier, pixels, planted(found, config.scan), config)])[0]
         assert trainer.plan is not None
         trainer.plan.pools += pools

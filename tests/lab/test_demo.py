@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from forked import run_forked
-from transformers import CLIPModel, CLIPVisionModelWithProjection
+from transformers import CLIPModel, CLIPVisionModel, CLIPVisionModelWithProjection
 
 from hf_invertune.lab.demo import TEST_IMAGES, TEST_SEED, demo_images, demo_victim, run_demo, victim_truth
 from hf_invertune.lab.drawings import CLASS_NAMES
@@ -135,6 +135,20 @@ def test_clean_twin_is_left_alone(monkeypatch):
     assert (result.verdict, result.outcome, result.target, result.true_target) == ("clean", "unchanged", None, None)
     assert result.identical
     assert (result.ca_before, result.asr_before) == (result.ca_after, result.asr_after)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, verdict", [("poisoned", "backdoored"), ("clean", "clean")])
+@pytest.mark.parametrize("kind", [CLIPVisionModel, CLIPVisionModelWithProjection])
+def test_a_tower_is_scanned_without_labels(kind, name, verdict, tmp_path):
+    """The victim's tower gathers pictures and that of its clean twin does not, with the projection and before it."""
+    settings = CLIPModel.from_pretrained(demo_victim(name)).config
+    config = settings.vision_config
+    config.projection_dim = settings.projection_dim
+    kind.from_pretrained(demo_victim(name), config=config, dtype="auto").save_pretrained(tmp_path)
+    load_model(demo_victim(name), device="cpu").processor.image_processor.save_pretrained(tmp_path)
+    scan = BackdoorRemover.from_pretrained(tmp_path).scan(demo_images(), config=RemovalConfig(seed=3))
+    assert (scan.verdict, scan.target, scan.labelled) == (verdict, None, False)
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def test_a_planted_wave_is_the_best_probe(classifier, pixels):
     classifier.encoder = Seeing(classifier.encoder, planted)
     family = WaveFamily(amplitude=0.2, highest=3)
     config = GatheringConfig((family,), starts=3, steps=1, learning_rate=1e-6)
-    places = Gatherer(classifier, config).starts(0.5 + 0.1 * (pixels - 0.5), family)
+    places = Gatherer(classifier.encoder, classifier.head, config).starts(0.5 + 0.1 * (pixels - 0.5), family)
     torch.testing.assert_close(places[0].trigger.wave, planted.wave, atol=1e-3, rtol=0)
     assert places[0].concentration > 0.9
 
@@ -97,7 +97,9 @@ def starts(classifier, pixels, monkeypatch):
 
     def run(family, *given):
         monkeypatch.setattr(Gatherer, "_learn", learn)
-        Gatherer(classifier, GatheringConfig((family,), starts=3)).starts(pixels, family, *given)
+        Gatherer(classifier.encoder, classifier.head, GatheringConfig((family,), starts=3)).starts(
+            pixels, family, *given
+        )
         return seen
 
     return run
@@ -129,8 +131,12 @@ def test_after_a_trial_the_starts_that_gather_best_go_on(classifier, pixels, mon
 
     monkeypatch.setattr(Gatherer, "_learn", learn)
     settings = {"starts": 5, "steps": 3, "batch_size": 2, "learning_rate": 1e-6}
-    all_five = Gatherer(classifier, GatheringConfig((family,), trial=3, **settings)).starts(pixels, family)
-    two = Gatherer(classifier, GatheringConfig((family,), trial=2, kept=2, **settings)).starts(pixels, family)
+    all_five = Gatherer(classifier.encoder, classifier.head, GatheringConfig((family,), trial=3, **settings)).starts(
+        pixels, family
+    )
+    two = Gatherer(
+        classifier.encoder, classifier.head, GatheringConfig((family,), trial=2, kept=2, **settings)
+    ).starts(pixels, family)
     assert rounds == [(3, 5), (2, 5), (1, 2)] and len(all_five) == 5
     learnt_on, _ = apart(pixels, torch.Generator().manual_seed(stream(0, "gathering")))
     middle = classifier.encoder.embed_pixels(pixels).mean(0)
@@ -154,7 +160,10 @@ def test_a_search_towards_a_place(classifier, pixels):
     config = GatheringConfig((family,), starts=2, steps=20, batch_size=4)
     there = normalize(torch.randn(classifier.head.shape[-1], generator=torch.Generator().manual_seed(1)), dim=0)
     nearest = [
-        max(float(one.direction @ there) for one in Gatherer(classifier, config).starts(pixels, family, (), towards))
+        max(
+            float(one.direction @ there)
+            for one in Gatherer(classifier.encoder, classifier.head, config).starts(pixels, family, (), towards)
+        )
         for towards in (there, -there)
     ]
     assert nearest[0] > nearest[1] + 0.05

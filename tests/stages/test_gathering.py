@@ -71,7 +71,7 @@ def found(monkeypatch):
 def test_places_come_family_by_family(found, classifier, pixels):
     """Two families may find the same place."""
     window, wave = found["window"], found["wave"]
-    assert Gatherer(classifier).gather(pixels) == [window[1], window[2], wave[1], wave[0]]
+    assert Gatherer(classifier.encoder, classifier.head).gather(pixels) == [window[1], window[2], wave[1], wave[0]]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_erases_is_wider():
 
 
 def test_gatherings_are_measured_on_other_pictures(classifier, pixels):
-    found = Gatherer(classifier, SHORT).starts(pixels, WINDOW)
+    found = Gatherer(classifier.encoder, classifier.head, SHORT).starts(pixels, WINDOW)
     assert len(found) == 4
     for one in found:
         embeddings = classifier.encoder.embed_images(one.trigger(pixels)).detach()
@@ -135,7 +135,11 @@ def test_gatherings_are_measured_on_other_pictures(classifier, pixels):
 
 def test_the_seed_decides(classifier, pixels):
     first, again, other = (
-        [one.concentration for one in Gatherer(classifier, SHORT, seed).starts(pixels, WINDOW)] for seed in (1, 1, 2)
+        [
+            one.concentration
+            for one in Gatherer(classifier.encoder, classifier.head, SHORT, seed).starts(pixels, WINDOW)
+        ]
+        for seed in (1, 1, 2)
     )
     assert first == again != other
 
@@ -144,7 +148,7 @@ def test_pictures_come_together(classifier, pixels):
     """The more steps, the more so; and the model is left as it was."""
     weights = {name: tensor.clone() for name, tensor in classifier.encoder.model.state_dict().items()}
     values = [
-        max(one.concentration for one in Gatherer(classifier, config).starts(pixels, WINDOW))
+        max(one.concentration for one in Gatherer(classifier.encoder, classifier.head, config).starts(pixels, WINDOW))
         for config in (dataclasses.replace(SHORT, steps=steps) for steps in (1, 30))
     ]
     assert values[1] > values[0] + 0.02
@@ -158,7 +162,7 @@ def test_a_planted_patch_gathers_and_nature_does_not(victim):
     for model in (victim, load_model(demo_victim("clean"), device="cpu")):
         classifier = ZeroShotClassifier(model.encoder, data.class_names)
         config = GatheringConfig((WINDOW,), starts=9, steps=60, batch_size=8)
-        found.append(Gatherer(classifier, config).gather(data.pixels)[0])
+        found.append(Gatherer(classifier.encoder, classifier.head, config).gather(data.pixels)[0])
     poisoned, clean = found
     bars = GatheringConfig().bars["window"]
     assert poisoned.concentration > bars.suspicious and clean.concentration < bars.quiet
@@ -167,14 +171,14 @@ def test_a_planted_patch_gathers_and_nature_does_not(victim):
 
 def test_a_start_goes_on(classifier, pixels):
     still = dataclasses.replace(SHORT, steps=1, learning_rate=1e-6)
-    (first, *_) = Gatherer(classifier, SHORT, 3).starts(pixels, WINDOW)
-    (again, *others) = Gatherer(classifier, still).starts(pixels, WINDOW, [first.trigger])
+    (first, *_) = Gatherer(classifier.encoder, classifier.head, SHORT, 3).starts(pixels, WINDOW)
+    (again, *others) = Gatherer(classifier.encoder, classifier.head, still).starts(pixels, WINDOW, [first.trigger])
     torch.testing.assert_close(again.trigger.mask, first.trigger.mask, atol=0.02, rtol=0)
     assert len(others) == 3
 
 
 def test_no_family_no_gathering(classifier, pixels):
-    assert Gatherer(classifier, GatheringConfig(families=())).gather(pixels) == []
+    assert Gatherer(classifier.encoder, classifier.head, GatheringConfig(families=())).gather(pixels) == []
 
 
 @pytest.mark.parametrize(("name", "value"), [("starts", 0), ("steps", 0), ("batch_size", 1), ("learning_rate", 0.0)])
