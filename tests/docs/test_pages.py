@@ -9,8 +9,8 @@ import pytest
 import typer
 import yaml
 from loopback_hub import OWNER
-from PIL import Image
 from pages import DOCS, blocks, check_output, run_page
+from PIL import Image
 
 from hf_invertune.cli.main import app
 from hf_invertune.lab.demo import demo_images, demo_victim

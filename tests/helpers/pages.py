@@ -21,7 +21,9 @@ class Block(NamedTuple):
 
 def blocks(page):
     """The code blocks of a page, in order."""
-    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)]
+    return [
+        Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+    ]
 
 
 def run_page(page, folder):
