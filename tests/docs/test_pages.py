@@ -20,6 +20,8 @@ from hf_invertune.triggers import Trigger
 
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
 FROM_HUB = ["scan-from-the-hub", "clean-and-push"]
+COMMAND = re.compile(r"""(?:^|[\s"])hf-invertune ((?:[^"'&|;#\n]|"[^"\n]*"|'[^'\n]*')+)""")
+"""What follows the name, up to what ends a command of the shell, or the quotes around it."""
 ARENA = ["victim-and-arena", "own-defence"]
 
 
@@ -84,8 +86,8 @@ def commands():
     for page in PAGES:
         for block in blocks(page):
             for line in re.sub(r"\\\n", " ", block.code).splitlines() if block.language == "bash" else ():
-                if "hf-invertune " in line:
-                    yield page.name, shlex.split(line[line.index("hf-invertune ") :], comments=True)[1:]
+                for words in COMMAND.findall(line):
+                    yield page.name, shlex.split(words)
 
 
 def test_commands_have_the_options_that_the_documents_give_them():
