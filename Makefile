@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
-CODE := $(wildcard hf_invertune tests examples benchmarks)
+CODE := $(wildcard hf_invertune tests examples benchmarks mkdocs_hooks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format clean
+.PHONY: help demo docs test test-slow lint format clean
 
 help:  ## Say what the targets are
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,10 @@ $(VENV)/.installed-quality: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP_INSTALL) -e ".[test,quality]"
 	@touch $@
 
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e ".[docs]"
+	@touch $@
+
 demo: $(VENV)/.installed-test  ## Find and remove a backdoor in a small CLIP, with no network; the report goes to audit-demo/
 	$(BIN)/hf-invertune demo --output-dir audit-demo --overwrite
 
@@ -31,6 +35,9 @@ test: $(VENV)/.installed-test  ## Run the tests, with coverage of at least 90 %
 
 test-slow: $(VENV)/.installed-test  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+docs: $(VENV)/.installed-docs  ## Build the documentation in site/; a broken link or a missing name is an error
+	$(BIN)/mkdocs build --strict --quiet
 
 lint: $(VENV)/.installed-quality  ## Check style and types
 	$(BIN)/ruff check $(CODE)
@@ -42,5 +49,5 @@ format: $(VENV)/.installed-quality  ## Put the code in the project's style
 	$(BIN)/ruff format $(CODE)
 
 clean:  ## Delete what the other targets made, but for .venv
-	rm -rf audit-demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
+	rm -rf audit-demo build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage .coverage.*
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -103,7 +103,7 @@ def by_chance(chance: float | None) -> str:
     """A [`chance_of`] in percent, with no more digits than it deserves."""
     if chance is None:
         return "not known"
-    return "< 0.01 %" if chance < 1e-4 else f"{100 * chance:.2g} %"
+    return "< 0.01 %" if chance < 1e-4 else f"{float(f'{100 * chance:.2g}'):g} %"
 
 
 def calibrated_on() -> str:

@@ -82,3 +82,10 @@ def test_a_rate_out_of_range(rate):
 
 def test_what_the_bars_follow_from_is_said():
     assert "8 of cifar10 and 8 of drawings" in CALIBRATION
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(None, "not known"), (1.0, "100 %"), (0.9964, "100 %"), (0.0291, "2.9 %"), (1e-5, "< 0.01 %")]
+)
+def test_a_chance_is_shown_with_two_digits(share, shown):
+    assert calibration.by_chance(share) == shown
