@@ -17,6 +17,8 @@ import griffe
 PACKAGE = "hf_invertune"
 REFERENCE = re.compile(r"\[`(~?)([\w.]+)`\]")
 ITEM = re.compile(r"^(?P<indent> +)(?P<names>\w+(?: \(.*?\))?(?:,(?: and)? \w+(?: \(.*?\))?)*): (?P<text>.*)$")
+WRAPPED = re.compile(r",\n +(?=\*optional\*\)|\w+ \(`)")
+"""Where the names of an item go on in another line."""
 NAME = re.compile(r"(\w+)(?: \(((?:[^()]|\([^()]*\))*)\))?")
 SECTION = re.compile(r"^(Args|Attributes):$")
 
@@ -55,7 +57,7 @@ class HFDocstrings(griffe.Extension):
 def _rewritten(thing: griffe.Object, public: dict[str, griffe.Object]) -> str:
     assert thing.docstring is not None
     lines, section = [], False
-    for line in thing.docstring.value.splitlines():
+    for line in WRAPPED.sub(", ", thing.docstring.value).splitlines():
         item = ITEM.match(line) if section else None
         if SECTION.match(line):
             section = True
@@ -70,13 +72,7 @@ def _items(item: re.Match[str], thing: griffe.Object) -> list[str]:
     """A line for each of the names that an item is about."""
     lines = []
     for name, kind in NAME.findall(item["names"].replace(", and ", ", ")):
-        kind = (
-            kind.replace("`", "")
-            .replace("[", "")
-            .replace("]", "")
-            .replace(", *optional*", "")
-            .replace("*optional*", "")
-        )
+        kind = re.sub(r"[`\[\]]|,? ?\*optional\*", "", kind)
         shown = f" ({kind})" if kind and not _typed(name, thing) else ""
         lines.append(f"{item['indent']}{name}{shown}: {item['text']}")
     return lines

@@ -49,14 +49,14 @@ def run_page(page, folder):
 
 
 def check_output(shown, printed, page):
-    """Each line that the page shows was printed, in this order, with whatever numbers and whatever width of a table."""
+    """Each line that the page shows was printed, in this order, with whatever numbers, digests and whatever width of a table."""
     lines = iter(map(_masked, printed.splitlines()))
     for line in filter(None, map(_masked, shown.splitlines())):
         assert line == "..." or line in lines, f"{page}: {line!r} was not printed:\n{printed}"
 
 
 def _masked(line):
-    return re.sub(r"[\s─━]+", " ", re.sub(r"\d+(\.\d+)?", "#", line)).strip()
+    return re.sub(r"[\s─━]+", " ", re.sub(r"\b[0-9a-f]{32,}\b|\d+(\.\d+)?", "#", line)).strip()
 
 
 def _run_bash(code, folder):
