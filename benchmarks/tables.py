@@ -11,7 +11,16 @@ from statistics import fmean
 from typing import Any
 
 from arena_summary import arena_summary
-from development_tables import calibration, detection, label_counts, public_models, removals, text_keys, trusted
+from development_tables import (
+    calibration,
+    detection,
+    label_counts,
+    other_families,
+    public_models,
+    removals,
+    text_keys,
+    trusted,
+)
 from results_file import RESULTS, percent, result, source
 
 
@@ -384,7 +393,7 @@ TABLES = {
     },
     "docs/rules.md": {"rules": rules},
     "docs/report.md": {"mask_shapes": mask_shapes},
-    "docs/models.md": {"model_families": model_families},
+    "docs/models.md": {"model_families": model_families, "other_families": other_families},
     "docs/zoo.md": {"zoos": zoos},
     "docs/arena.md": {"arena_details": arena_details},
     "docs/baselines.md": {"learning_rates": learning_rates},
