@@ -11,12 +11,10 @@ from hf_invertune.report import html
 from hf_invertune.stages.configs import RemovalConfig
 
 
-@pytest.fixture(scope="package", autouse=True)
-def undrawn():
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
     """Reports without their charts, which take most of the time that a small fleet takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(html, "charts", lambda report: [])
-        yield
+    monkeypatch.setattr(html, "charts", lambda report: [])
 
 
 @pytest.fixture(scope="session")

@@ -319,7 +319,7 @@ def test_score_that_the_page_does_not_show_does_not_hold(audit, scan, label):
     [
         lambda r: first(r["scan"]).update(rival=0),
         lambda r: r["scan"]["templates"].append("this is {}"),
-        lambda r: r["config"]["scan"]["bars"]["masked"].update(quiet=0.7),
+        lambda r: r["config"]["scan"]["bars"]["masked"].update(quiet=0.6),
         lambda r: r["removal"]["critical"]["neurons"].update({"4": [1, 6]}),
         lambda r: r["removal"]["training"][0].update(loss=2.5),
         lambda r: r["removal"]["examples"]["triggered_after"].__setitem__(0, 4),
