@@ -9,8 +9,8 @@ SHA-256 of the file that it shows.
 import hashlib
 from pathlib import Path
 
+from arena_tables import ROOT, arena_files
 from PIL import Image
-from tables import ROOT, arena_files
 
 from hf_invertune.lab.arena.plots import charts
 from hf_invertune.lab.arena.rows import read_rows

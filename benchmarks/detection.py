@@ -7,21 +7,18 @@ Writes benchmarks/results/detection_<world>.json, or removal_<world>.json, after
 The zoo is one for development (benchmarks/zoos/*-dev.yaml): what settings are chosen on is in no table of defences.
 """
 
-import argparse
 import json
 import time
 from typing import Any
 
-import torch
-from development import IMAGES, cleaning_data, measured_attack, world_of, zoo_arguments
+from development import IMAGES, cleaning_data, measured_attack, open_zoo, zoo_parser
 from results_file import RESULTS, write_result
 
-from hf_invertune import BackdoorRemover, RemovalConfig, Zoo
+from hf_invertune import BackdoorRemover, RemovalConfig
 from hf_invertune.data.pixels import PixelDataset
 from hf_invertune.lab.zoo.victim import Victim
 from hf_invertune.lab.zoo.worlds import World
 from hf_invertune.stages.identification import ScanResult
-from hf_invertune.utils.runtime import keep_freed_memory
 
 
 def scanned(scan: ScanResult) -> dict[str, Any]:
@@ -59,19 +56,15 @@ def removed(world: World, victim: Victim, remover: BackdoorRemover, data: PixelD
 
 
 def main() -> None:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = zoo_arguments(argparse.ArgumentParser(description=__doc__, formatter_class=formatter))
+    parser = zoo_parser(__doc__)
     parser.add_argument("--only", nargs="+", help="names of victims, in this order; all when not given")
     parser.add_argument("--remove", action="store_true", help="remove what is found, and measure the attack itself")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    zoo = Zoo.open(options.zoo)
-    world = world_of(zoo, options)
+    world, known = open_zoo(options)
     data = cleaning_data(world)
     name = f"{'removal' if options.remove else 'detection'}_{world.name}"
     settings = json.loads(json.dumps(RemovalConfig().plain()))
-    path, known = RESULTS / f"{name}.json", {victim.truth.name: victim for victim in zoo.victims}
+    path = RESULTS / f"{name}.json"
     earlier = json.loads(path.read_text()) if path.is_file() else {}
     victims = earlier["victims"] if earlier.get("config") == settings else {}
     command = f"python benchmarks/detection.py zoo/{world.name}-dev{' --remove' * options.remove}"

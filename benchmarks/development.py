@@ -10,24 +10,31 @@ from hf_invertune.data.pixels import PixelDataset
 from hf_invertune.lab.attacks.measure import measure_attack
 from hf_invertune.lab.zoo.victim import Victim
 from hf_invertune.lab.zoo.worlds import World
+from hf_invertune.utils.runtime import keep_freed_memory
 
 
 IMAGES, TEST_IMAGES = 500, 1000
 RATES = ("attack_success_rate", "target_rate", "clean_accuracy", "poisoned_accuracy")
 
 
-def zoo_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """`parser` with the zoo and its pictures."""
+def zoo_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser that knows the zoo and its pictures."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=description, formatter_class=formatter)
     parser.add_argument("zoo")
     parser.add_argument("--train", help="the training pictures, in place of those the zoo's recipe names")
     parser.add_argument("--test", help="the test pictures, likewise")
     return parser
 
 
-def world_of(zoo: Zoo, options: argparse.Namespace) -> World:
-    """The world of a zoo, with the pictures that the options name."""
+def open_zoo(options: argparse.Namespace) -> tuple[World, dict[str, Victim]]:
+    """The world of the zoo that a [`zoo_parser`] was given, and its models by name; from now on there is one thread."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    zoo = Zoo.open(options.zoo)
     given = {"train": options.train, "test_source": options.test}
-    return dataclasses.replace(zoo.world, **{name: path for name, path in given.items() if path})
+    world = dataclasses.replace(zoo.world, **{name: path for name, path in given.items() if path})
+    return world, {victim.truth.name: victim for victim in zoo.victims}
 
 
 def cleaning_data(world: World) -> PixelDataset:

@@ -1,18 +1,32 @@
-"""Tables of docs/method.md: what scans and removals make of victims for development."""
+"""Tables about victims for development: what scans and removals make of them, and what the bars follow from."""
 
 import json
 from typing import Any
 
 import yaml
-from results_file import RESULTS, percent, result, source
+from results_file import RESULTS, percent, result, sourced
 
 from hf_invertune.stages.calibration import SCALES, bars_at, nulls
 from hf_invertune.stages.configs import FALSE_ALARMS, ScanConfig
 from hf_invertune.stages.verdict import Verdict, judge
+from hf_invertune.utils.markdown import markdown_table
 
 
 def worlds_of(kind: str) -> list[str]:
     return sorted(path.stem.removeprefix(f"{kind}_") for path in RESULTS.glob(f"{kind}_*.json"))
+
+
+def verdict_of(one: dict[str, Any]) -> str:
+    """The verdict of a scan, and where it leads to."""
+    return one["verdict"] + (f": {one['target']}" if one["target"] else "")
+
+
+def rates_of(before: dict[str, float], after: dict[str, float]) -> list[str]:
+    """ASR, its floor and CA of one trigger, as what they were and are."""
+    asr, accuracy = (
+        f"{percent(before[key])} → {percent(after[key])}" for key in ("attack_success_rate", "clean_accuracy")
+    )
+    return [asr, percent(after["target_rate"]), accuracy]
 
 
 def detection() -> str:
@@ -28,25 +42,21 @@ def detection_of(world: str) -> str:
     seen = [one for one in attacked.values() if one["verdict"] != "clean"]
     right = [one for one in seen if one["target"] in one["targets"]]
     alarms = [one for one in clean.values() if one["verdict"] != "clean"]
-    low, high = "quiet", "suspicious"
-    lines = [
+    counted = (
         f"{world}: {len(seen)} of {len(attacked)} attacked models are not called clean, {len(right)} with a target of the "
-        f"attack; {len(alarms)} of {len(clean)} clean models are not called clean.",
-        "",
-        f"| victim | target | verdict | {' | '.join(bars)} |",
-        f"|---|---|---|{'---|' * len(bars)}",
-        f"| bars | | | {' | '.join(f'{bar[low]:.2f}, {bar[high]:.2f}' for bar in bars.values())} |",
-    ]
+        f"attack; {len(alarms)} of {len(clean)} clean models are not called clean."
+    )
+    rows = [["bars", "", "", *(f"{bar['quiet']:.2f}, {bar['suspicious']:.2f}" for bar in bars.values())]]
     for name, one in (attacked | clean).items():
         values = {race["family"]: (race["lead"], race["label"]) for race in one["races"]}
         for place in reversed(one["places"]):
             values[place["family"]] = (place["concentration"], place["label"])
         cells = [f"{values[family][0]:.2f} {values[family][1]}" for family in bars]
-        verdict = one["verdict"] + (f": {one['target']}" if one["target"] else "")
-        lines.append(f"| {name} | {', '.join(one['targets'])} | {verdict} | {' | '.join(cells)} |")
+        rows.append([name, ", ".join(one["targets"]), verdict_of(one), *cells])
+    table = markdown_table(["victim", "target", "verdict", *bars], rows)
     same = [one for one in facts["victims"].values() if rejudged(one) == one["verdict"]]
     now = f"By the bars of this version {len(same)} of {len(facts['victims'])} verdicts are the same."
-    return "\n".join([*lines, "", now, source(facts, f"detection_{world}")])
+    return sourced(f"{counted}\n\n{table}\n\n{now}", f"detection_{world}")
 
 
 def rejudged(one: dict[str, Any]) -> str:
@@ -64,112 +74,85 @@ def removals() -> str:
 
 
 def removals_of(world: str) -> str:
-    facts = result(f"removal_{world}")
-    lines = [
-        f"{world}:",
-        "",
-        "| victim | verdict | outcome | target of the attack | ASR | floor | CA |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, one in facts["victims"].items():
-        verdict = one["verdict"] + (f": {one['target']}" if one["target"] else "")
+    rows = []
+    for name, one in result(f"removal_{world}")["victims"].items():
         for target, rates in zip(one["targets"], one["attack"], strict=True):
-            asr, floor, accuracy = (
-                [percent(share) for share in rates[key]]
-                for key in ("attack_success_rate", "target_rate", "clean_accuracy")
-            )
-            change = " → ".join(accuracy)
-            lines.append(
-                f"| {name} | {verdict} | {one['outcome']} | {target} | {' → '.join(asr)} | {floor[1]} | {change} |"
-            )
-    return "\n".join([*lines, "", source(facts, f"removal_{world}")])
+            before, after = ({key: pair[side] for key, pair in rates.items()} for side in (0, 1))
+            rows.append([name, verdict_of(one), one["outcome"], target, *rates_of(before, after)])
+    columns = ["victim", "verdict", "outcome", "target of the attack", "ASR", "floor", "CA"]
+    return sourced(f"{world}:\n\n{markdown_table(columns, rows)}", f"removal_{world}")
 
 
 def label_counts() -> str:
     """What a scan of the embedded victim costs, and what it says, as the number of labels grows."""
-    facts = result("label_counts")
-    lines = [
-        "| labels | of which race | verdict | pictures forward | of them backward | seconds |",
-        "|---|---|---|---|---|---|",
+    scans = result("label_counts")["scans"]
+    columns = ["labels", "of which race", "verdict", "pictures forward", "of them backward", "seconds"]
+    rows = [
+        [
+            one["labels"],
+            one["raced"],
+            verdict_of(one),
+            f"{one['forward']:,}",
+            f"{one['backward']:,}",
+            one["seconds"],
+        ]
+        for one in scans
     ]
-    for one in facts["scans"]:
-        verdict = f"{one['verdict']}: {one['target']}" if one["target"] else one["verdict"]
-        cells = (one["labels"], one["raced"], verdict, f"{one['forward']:,}", f"{one['backward']:,}", one["seconds"])
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    true = facts["scans"][0]["true_target"]
-    return "\n".join([*lines, "", f"The target is {true!r}. {source(facts, 'label_counts', '../benchmarks')}"])
+    target = f"The target is {scans[0]['true_target']!r}."
+    return sourced(f"{markdown_table(columns, rows)}\n\n{target}", "label_counts")
 
 
 def text_keys() -> str:
     """How far words bend the labels' texts in clean models and in attacked ones, and what a removal leaves."""
-    lines = [
-        "| world | model | most bent | lead | square's cross-entropy under the word | verdict |",
-        "|---|---|---|---|---|---|",
-    ]
-    sources = []
-    for world in worlds_of("text_keys"):
-        facts = result(f"text_keys_{world}")
+    worlds = {world: result(f"text_keys_{world}") for world in worlds_of("text_keys")}
+    bent: list[list[str]] = []
+    left: list[list[str]] = []
+    for world, facts in worlds.items():
         clean = [one for one in facts["victims"].values() if not one["attack_name"]]
         leads = sorted(one["lead"] for one in clean)
         labels = ", ".join(sorted({one["label"] for one in clean}))
         alarms = sum(one["verdict"] != "clean" for one in clean)
         span = f"{leads[0]:.2f} to {leads[-1]:.2f}"
-        lines.append(f"| {world} | {len(clean)} clean models | {labels} | {span} | | {alarms} not clean |")
+        bent.append([world, f"{len(clean)} clean models", labels, span, "", f"{alarms} not clean"])
         for name, one in facts["victims"].items():
             if one["attack_name"]:
                 entropy = "" if one["cross_entropy"] is None else f"{one['cross_entropy']:.2f} ({one['word']})"
-                cells = (one["label"], f"{one['lead']:.2f}", entropy, one["verdict"])
-                lines.append(f"| {world} | {name}, target {', '.join(one['targets'])} | {' | '.join(cells)} |")
-        sources.append(source(facts, f"text_keys_{world}"))
-    lines += ["", "| world | victim | outcome | ASR | floor | CA |", "|---|---|---|---|---|---|"]
-    for world in worlds_of("text_keys"):
-        for name, one in result(f"text_keys_{world}")["removals"].items():
-            for before, after in one["attack"]:
-                asr, accuracy = (
-                    f"{percent(before[key])} → {percent(after[key])}"
-                    for key in ("attack_success_rate", "clean_accuracy")
-                )
-                floor = percent(after["target_rate"])
-                lines.append(f"| {world} | {name} | {one['outcome']} | {asr} | {floor} | {accuracy} |")
-    return "\n".join([*lines, "", "  \n".join(sources)])
+                cells = [one["label"], f"{one['lead']:.2f}", entropy, one["verdict"]]
+                bent.append([world, f"{name}, target {', '.join(one['targets'])}", *cells])
+        for name, one in facts["removals"].items():
+            left += [[world, name, one["outcome"], *rates_of(*pair)] for pair in one["attack"]]
+    columns = ["world", "model", "most bent", "lead", "square's cross-entropy under the word", "verdict"]
+    tables = [markdown_table(columns, bent)]
+    tables.append(markdown_table(["world", "victim", "outcome", "ASR", "floor", "CA"], left))
+    return sourced("\n\n".join(tables), *(f"text_keys_{world}" for world in worlds))
 
 
 def trusted() -> str:
     """What the profile of a trusted model makes of the same statistics."""
-    lines = [
-        "| world | model | | verdict | masked | additive | blend | keyed | window | wave |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    sources = []
+    rows = []
     for world in worlds_of("trusted"):
-        facts = result(f"trusted_{world}")
-        for name, one in facts["models"].items():
+        for name, one in result(f"trusted_{world}")["models"].items():
             shown = f"{name}, target {', '.join(one['targets'])}" if one["targets"] else name
             for how in ("without", "with"):
-                leads, reached = one[how]["leads"], one[how]["concentrations"]
-                verdict = one[how]["verdict"] + (f": {one[how]['target']}" if one[how]["target"] else "")
-                cells = [f"{leads[family][1]:.2f} {leads[family][0]}" for family in leads]
-                cells += [f"{value:.2f} (bar {one[how]['bars'][family][0]:.2f})" for family, value in reached.items()]
-                lines.append(f"| {world} | {shown} | {how} | {verdict} | {' | '.join(cells)} |")
-        sources.append(source(facts, f"trusted_{world}"))
-    return "\n".join([*lines, "", "  \n".join(sources)])
+                scan = one[how]
+                cells = [f"{lead:.2f} {label}" for label, lead in scan["leads"].values()]
+                reached = scan["concentrations"].items()
+                cells += [f"{value:.2f} (bar {scan['bars'][family][0]:.2f})" for family, value in reached]
+                rows.append([world, shown, how, verdict_of(scan), *cells])
+    columns = ["world", "model", "", "verdict", "masked", "additive", "blend", "keyed", "window", "wave"]
+    return sourced(markdown_table(columns, rows), *(f"trusted_{world}" for world in worlds_of("trusted")))
 
 
 def calibration() -> str:
     """What clean models reach by nature, and the bars that follow."""
-    lines = [
-        "| statistic | family | world | clean models | median | lower bar | upper bar |",
-        "|---|---|---|---|---|---|---|",
-    ]
     bars = {statistic: bars_at(statistic, FALSE_ALARMS) for statistic in SCALES}
+    rows = []
     for (statistic, family), worlds in nulls().items():
-        low, high = bars[statistic][family]
         for null in worlds:
-            middle = SCALES[statistic][1](null.mean)
-            lines.append(
-                f"| {statistic} | {family} | {null.world} | {null.models} | {middle:.2f} | {low:.2f} | {high:.2f} |"
-            )
-    return "\n".join(lines)
+            figures = [SCALES[statistic][1](null.mean), *bars[statistic][family]]
+            rows.append([statistic, family, null.world, null.models, *(f"{figure:.2f}" for figure in figures)])
+    columns = ["statistic", "family", "world", "clean models", "median", "lower bar", "upper bar"]
+    return markdown_table(columns, rows)
 
 
 def public_models() -> str:
@@ -177,36 +160,21 @@ def public_models() -> str:
     path = RESULTS / "calibration_models.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     found = {line["model"]: line for line in lines}
-    rows = ["| model | group | known as | verdict |", "|---|---|---|---|"]
+    rows = []
     for one in yaml.safe_load((RESULTS.parent / "models" / "public.yaml").read_text())["models"]:
         known = f"backdoored, towards {one['target']}" if "target" in one else "clean"
         line = found.get(one["model"])
         said = "not run" if line is None else line["error"] or f"{line['verdict']} {line['found'] or ''}".strip()
-        rows.append(f"| {one['model']} | {one['group']} | {known} | {said} |")
-    return "\n".join(rows)
+        rows.append([one["model"], one["group"], known, said])
+    return markdown_table(["model", "group", "known as", "verdict"], rows)
 
 
 def other_families() -> str:
     """Removals on a SigLIP and on a CLIP in the format of open_clip."""
-    facts = result("other_families")
-    lines = [
-        "| model | victim | verdict | outcome | ASR | floor | CA |",
-        "|---|---|---|---|---|---|---|",
+    rows = [
+        [one["model"], one["victim"], verdict_of(one), one["outcome"], *rates_of(before, after)]
+        for one in result("other_families")["removals"]
+        for before, after in zip(one["before"], one["after"], strict=True)
     ]
-    for one in facts["removals"]:
-        verdict = one["verdict"] + (f": {one['target']}" if one["target"] else "")
-        for before, after in zip(one["before"], one["after"], strict=True):
-            asr, accuracy = (
-                f"{percent(before[key])} → {percent(after[key])}" for key in ("attack_success_rate", "clean_accuracy")
-            )
-            cells = (
-                one["model"],
-                one["victim"],
-                verdict,
-                one["outcome"],
-                asr,
-                percent(after["target_rate"]),
-                accuracy,
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", source(facts, "other_families")])
+    columns = ["model", "victim", "verdict", "outcome", "ASR", "floor", "CA"]
+    return sourced(markdown_table(columns, rows), "other_families")

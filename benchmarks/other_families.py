@@ -7,20 +7,17 @@ Adds to benchmarks/results/other_families.json; a victim in transformers' format
 folder of open_clip.
 """
 
-import argparse
 import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from development import cleaning_data, measured_attack, world_of, zoo_arguments
+from development import cleaning_data, measured_attack, open_zoo, zoo_parser
 from results_file import RESULTS, write_result
 
-from hf_invertune import BackdoorRemover, RemovalConfig, Zoo
+from hf_invertune import BackdoorRemover, RemovalConfig
 from hf_invertune.lab.zoo.victim import Victim
-from hf_invertune.utils.runtime import keep_freed_memory
 
 
 NAME = "other_families"
@@ -36,15 +33,10 @@ def forms(victim: Victim, scratch: Path) -> Iterator[tuple[str, BackdoorRemover]
 
 
 def main() -> None:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = zoo_arguments(argparse.ArgumentParser(description=__doc__, formatter_class=formatter))
+    parser = zoo_parser(__doc__)
     parser.add_argument("victims", nargs="+", help="their names")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    zoo = Zoo.open(options.zoo)
-    world = world_of(zoo, options)
-    known = {victim.truth.name: victim for victim in zoo.victims}
+    world, known = open_zoo(options)
     path = RESULTS / f"{NAME}.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["removals"] if path.is_file() else []
     for victim in map(known.__getitem__, options.victims):

@@ -33,14 +33,20 @@ def result(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def source(facts: dict[str, Any], name: str, benchmarks: str = "../benchmarks") -> str:
-    """Where figures come from: command, date, machine, versions and file, for the line below a table."""
+def source(name: str) -> str:
+    """Where the figures of a result file come from: command, date, machine, versions and file."""
+    facts = result(name)
     machine, versions = facts["machine"], facts["versions"]
     return (
         f"`{facts['command']}`, {facts['date']}, {machine['cores']} {machine['processor']} cores, "
         f"torch {versions['torch']}, transformers {versions['transformers']}, peft {versions['peft']}: "
-        f"[{name}.json]({benchmarks}/results/{name}.json)."
+        f"[{name}.json](../benchmarks/results/{name}.json)."
     )
+
+
+def sourced(text: str, *names: str) -> str:
+    """`text` with the [`source`] of each of these result files below it."""
+    return f"{text}\n\n" + "  \n".join(map(source, names))
 
 
 def percent(share: float) -> str:

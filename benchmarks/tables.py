@@ -6,11 +6,9 @@ python benchmarks/tables.py
 import json
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from arena_summary import arena_summary
+from arena_tables import ROOT, arena_details, arena_summary, headline, learning_rates, zoos
 from development_tables import (
     calibration,
     detection,
@@ -21,266 +19,90 @@ from development_tables import (
     text_keys,
     trusted,
 )
-from results_file import RESULTS, percent, result, source
+from results_file import RESULTS, percent, result, sourced
 
-
-ROOT = Path(__file__).parent.parent
-
-
-def in_percent(rate: dict) -> float:
-    return 100 * rate["hits"] / rate["count"]
+from hf_invertune.utils.markdown import markdown_table
 
 
 def demo() -> str:
     facts = result("demo_seeds")
-    lines = [
-        "| model | seed | verdict | target | ASR before | ASR after | CA before | CA after | weights |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["model", "seed", "verdict", "target", "ASR before", "ASR after", "CA before", "CA after", "weights"]
+    rows = []
     for run in facts["runs"]:
         rates = [percent(run[key]) for key in ("asr_before", "asr_after", "ca_before", "ca_after")]
         weights = "bit-identical" if run["identical"] else run["outcome"]
-        target = run["target"] or "none"
-        lines.append(
-            f"| {run['victim']} | {run['seed']} | {run['verdict']} | {target} | {' | '.join(rates)} | {weights} |"
-        )
-    return "\n".join([*lines, "", source(facts, "demo_seeds")])
+        rows.append([run["victim"], run["seed"], run["verdict"], run["target"] or "none", *rates, weights])
+    return sourced(markdown_table(columns, rows), "demo_seeds")
 
 
 def cifar10() -> str:
     facts = result("cifar10")
     before = facts["before"]
     asr, ca = before["attack_success_rate"]["value"], before["clean_accuracy"]["value"]
-    lines = [
-        "| seed | verdict | target | ASR before | ASR after | floor | CA before | CA after | outcome |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["seed", "verdict", "target", "ASR before", "ASR after", "floor", "CA before", "CA after", "outcome"]
+    rows = []
     for run in facts["runs"]:
-        after = run["after"]
-        lines.append(
-            f"| {run['seed']} | {run['verdict']} | {run['target']} | {percent(asr)} | "
-            f"{percent(after['attack_success_rate']['value'])} | {percent(after['target_rate']['value'])} | "
-            f"{percent(ca)} | {percent(after['clean_accuracy']['value'])} | {run['outcome']} |"
-        )
-    return "\n".join([*lines, "", source(facts, "cifar10")])
+        after = {name: percent(rate["value"]) for name, rate in run["after"].items() if rate}
+        rates = [
+            percent(asr),
+            after["attack_success_rate"],
+            after["target_rate"],
+            percent(ca),
+            after["clean_accuracy"],
+        ]
+        rows.append([run["seed"], run["verdict"], run["target"], *rates, run["outcome"]])
+    return sourced(markdown_table(columns, rows), "cifar10")
 
 
 def victims() -> str:
     facts = result("demo_victims")
-    lines = ["| model | CA | ASR | read as the target without a trigger | seconds to train |", "|---|---|---|---|---|"]
+    columns = ["model", "CA", "ASR", "read as the target without a trigger", "seconds to train"]
+    rows = []
     for name, figures in facts["models"].items():
         rates = [percent(figures[key]) for key in ("clean_accuracy", "attack_success_rate", "target_rate")]
-        lines.append(f"| {name} | {' | '.join(rates)} | {figures['seconds']:.0f} |")
+        rows.append([name, *rates, f"{figures['seconds']:.0f}"])
     together = f"Both, side by side: {facts['wall_seconds']:.0f} s."
-    return "\n".join([*lines, "", together, "", source(facts, "demo_victims")])
+    return sourced(f"{markdown_table(columns, rows)}\n\n{together}", "demo_victims")
 
 
 def timings() -> str:
     facts = result("timings")
-    lines = ["| command | wall seconds, each run |", "|---|---|"]
-    for command, runs in facts["wall_seconds"].items():
-        lines.append(f"| `hf-invertune {command}` | {', '.join(f'{run:.1f}' for run in runs)} |")
-    return "\n".join([*lines, "", source(facts, "timings")])
+    rows = [
+        [f"`hf-invertune {command}`", ", ".join(f"{run:.1f}" for run in runs)]
+        for command, runs in facts["wall_seconds"].items()
+    ]
+    return sourced(markdown_table(["command", "wall seconds, each run"], rows), "timings")
 
 
 def mask_shapes() -> str:
     facts = result("mask_shapes")
-    lines = ["| what is stamped on the pictures | ASR |", "|---|---|"]
-    lines += [f"| {what} | {percent(rate)} |" for what, rate in facts["attack_success_rate"].items()]
-    return "\n".join([*lines, "", source(facts, "mask_shapes")])
-
-
-ZOOS = {"drawings": "Drawings", "cifar10": "CIFAR-10", "tiny-imagenet": "100 classes of Tiny ImageNet"}
-"""The recipes in benchmarks/zoos whose arenas have a place in the documents."""
-
-
-def arena_files() -> dict[str, Path]:
-    """The arenas that were run, by zoo."""
-    paths = {zoo: RESULTS / f"arena_{zoo}.jsonl" for zoo in ZOOS}
-    return {zoo: path for zoo, path in paths.items() if path.is_file()}
-
-
-def arena_commands(zoo: str) -> tuple[str, str, str]:
-    """What makes a zoo, searches the learning rates on it, and lets the defences meet it."""
-    files = " --train train.parquet --test val.parquet" if zoo == "tiny-imagenet" else ""  # the others' are on the Hub
-    return (
-        f"hf-invertune zoo benchmarks/zoos/{zoo}.yaml --output-dir zoo/{zoo}{files}",
-        f"python benchmarks/search_learning_rates.py zoo/{zoo}",
-        f"hf-invertune arena zoo/{zoo} --output benchmarks/results/arena_{zoo}.jsonl "
-        f"--learning-rates benchmarks/results/learning_rates_{zoo}.json",
-    )
-
-
-def planned_victims(zoo: str) -> list[str]:
-    """The victims that a table of that zoo shows when all have been met."""
-    from hf_invertune.lab.zoo.recipe import Recipe
-
-    plans = Recipe.load(ROOT / "benchmarks" / "zoos" / f"{zoo}.yaml").plans()
-    return [plan.name for plan in plans if plan.role == "table"]
-
-
-def arena_command(zoo: str, rows: list, planned: list[str], met: list[str]) -> str:
-    """What made these rows."""
-    _, _, command = arena_commands(zoo)
-    command += " --rebound" * any(row.rebound for row in rows)
-    for name in ("seed", "images", "test_images"):
-        values = sorted({getattr(row, name) for row in rows})
-        command += f" --{name.replace('seed', 'seeds').replace('_', '-')} {','.join(map(str, values))}"
-    return command if met == planned else f"{command} --victims {','.join(met)}"
-
-
-def arena(*wanted: str) -> str:
-    """These tables of every arena, and for those that were not run how to run them."""
-    files, parts = arena_files(), []
-    for zoo, title in ZOOS.items():
-        if zoo not in files:
-            commands = "\n".join(arena_commands(zoo)) + " --rebound"
-            parts.append(f"**{title}**: not run. To run it:\n\n```bash\n{commands}\n```")
-            continue
-        from hf_invertune.lab.arena import compare
-        from hf_invertune.lab.arena.rows import read_rows
-
-        rows = read_rows([files[zoo]])
-        names = compare.defence_names(rows)
-        grids = [getattr(compare, name)(rows, names) for name in wanted]
-        parts += [f"**{title}: {grid.title.partition(': ')[2]}**\n\n{grid.markdown()}" for grid in grids if grid.rows]
-        dates = sorted({row.created[:10] for row in rows})
-        places = sorted({f"{row.machine['cores']} {row.machine['processor']} cores" for row in rows})
-        versions = sorted({f"torch {row.versions['torch']}" for row in rows})
-        planned = planned_victims(zoo)
-        met = [name for name in planned if name in {row.victim for row in rows}]
-        if met != planned:
-            kinds = [dict.fromkeys(name.rpartition("-")[0] for name in names) for names in (planned, met)]
-            rest = ", ".join(kind for kind in kinds[0] if kind not in kinds[1]) or "none"
-            parts.append(
-                f"{len(met)} of {len(planned)} models have met the defences so far; attacks without one: {rest}."
-            )
-        parts.append(
-            f"`{arena_command(zoo, rows, planned, met)}`, {' to '.join(sorted({dates[0], dates[-1]}))}, "
-            f"{', '.join(places + versions)}, {len(rows)} runs: "
-            f"[{files[zoo].name}](../benchmarks/results/{files[zoo].name})."
-        )
-    return "\n\n".join(parts)
-
-
-def headline() -> str:
-    return arena("attack_table", "clean_table")
-
-
-def arena_details() -> str:
-    return arena("summary_table", "cost_table")
-
-
-def learning_rates() -> str:
-    """What each rate of the grid did to the validation victims, on average; the one that the arena runs with is bold."""
-    parts = []
-    for zoo, title in ZOOS.items():
-        name = f"learning_rates_{zoo}"
-        if not (RESULTS / f"{name}.json").is_file():
-            continue
-        facts = result(name)
-        searches = facts["searches"].values()
-        rates = sorted({trial["learning_rate"] for search in searches for trial in search["trials"]})
-        lines = [
-            f"**{title}**",
-            "",
-            f"| rival | {' | '.join(f'{rate:g}' for rate in rates)} |",
-            "|---" * (len(rates) + 1) + "|",
-        ]
-        for search in searches:
-            cells = []
-            for rate in rates:
-                trials = [trial for trial in search["trials"] if trial["learning_rate"] == rate]
-                cell = "not finite" if any(trial["unusable"] for trial in trials) else mean_effect(trials)
-                cells.append(f"**{cell}**" if rate == search["learning_rate"] else cell)
-            lines.append(f"| {search['defence']} | {' | '.join(cells)} |")
-        parts.append("\n".join([*lines, "", source(facts, name)]))
-    return "\n\n".join(parts)
-
-
-def mean_effect(trials: list[dict]) -> str:
-    """ASR, of several triggers the strongest, and change of CA, averaged over the victims, in per cent."""
-    asr = fmean(max(map(in_percent, trial["attack_success_rates"])) for trial in trials)
-    change = fmean(in_percent(trial["accuracy_after"]) - in_percent(trial["accuracy_before"]) for trial in trials)
-    return f"{asr:.1f} / {change:+.1f}".replace("-", "−")
-
-
-def zoos() -> str:
-    """The victims of every zoo, one line an attack, and for those that were not made how to make them."""
-    parts = []
-    for zoo, title in {**ZOOS, "drawings-quick": "Drawings, the quick check"}.items():
-        name = f"zoo_{zoo.replace('-', '_')}"
-        if not (RESULTS / f"{name}.json").is_file():
-            parts.append(f"**{title}**: not run. To run it:\n\n```bash\n{arena_commands(zoo)[0]}\n```")
-            continue
-        facts = result(name)
-        shown = [victim for victim in facts["victims"] if victim["role"] == "table"]
-        lines = [
-            f"**{title}**",
-            "",
-            "| attack | rate | victims | took | CA | ASR | floor |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        took = {}
-        named: dict[str, list[dict]] = {}
-        for victim in shown:
-            named.setdefault(victim["name"].rpartition("-")[0] if victim["attack"] else "", []).append(victim)
-        for attack, own in sorted(named.items(), key=lambda item: (not item[0], item[0])):
-            rate = f"{own[0]['rate']:g}" if own[0]["poisoned"] else ""
-            if attack:
-                took[attack] = [v["took"] for v in own]
-            cells = [
-                attack or "none",
-                rate,
-                str(len(own)),
-                str(sum(took[attack])) if attack else "",
-                span([v["clean_accuracy"] for v in own]),
-            ]
-            cells += [span([r for v in own for r in v[key]]) for key in ("attack_success_rates", "target_rates")]
-            lines.append(f"| {' | '.join(cells)} |")
-        victims, attacks = [one for own in took.values() for one in own], took.values()
-        share = (
-            f"{sum(victims)} of {len(victims)} victims took; of {len(attacks)} attacks {sum(map(all, attacks))} on all of "
-            f"their victims and {sum(map(any, attacks))} on one at least."
-        )
-        if len(facts["victims"]) < facts["planned"]:
-            share += f" {len(facts['victims'])} of {facts['planned']} models are made so far."
-        if "wall_seconds" in facts:
-            share += f" Made in one go in {facts['wall_seconds'] / 60:.1f} minutes."
-        parts.append("\n".join([*lines, "", share, "", source(facts, name)]))
-    return "\n\n".join(parts)
-
-
-def span(rates: list[dict]) -> str:
-    """The lowest and the highest of some rates, in per cent."""
-    values = sorted(rate["hits"] / rate["count"] for rate in rates)
-    return " to ".join(dict.fromkeys((percent(values[0]), percent(values[-1])))) if values else ""
+    rows = [[what, percent(rate)] for what, rate in facts["attack_success_rate"].items()]
+    return sourced(markdown_table(["what is stamped on the pictures", "ASR"], rows), "mask_shapes")
 
 
 def exit_codes() -> str:
     """How the command line ends."""
     from hf_invertune.errors import ExitCode
 
-    rows = [f"| {int(code)} | {code.meaning} |" for code in ExitCode]
-    return "\n".join(["| code | what it says |", "|---|---|", *rows])
+    return markdown_table(["code", "what it says"], [[int(code), code.meaning] for code in ExitCode])
 
 
 def rules() -> str:
     """What findings are reported under."""
     from hf_invertune.answers.rules import RULES
 
-    lines = ["| id | name | meaning | evidence | what to do | exit code |", "|---|---|---|---|---|---|"]
-    for rule in RULES:
-        cells = [rule.id, rule.name, rule.meaning, rule.evidence, rule.remedy, ", ".join(map(str, rule.exit_codes))]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [rule.id, rule.name, rule.meaning, rule.evidence, rule.remedy, ", ".join(map(str, rule.exit_codes))]
+        for rule in RULES
+    ]
+    return markdown_table(["id", "name", "meaning", "evidence", "what to do", "exit code"], rows)
 
 
 def structure() -> str:
     """The package before it was laid out in rooms, and now."""
     facts = result("structure")
     before, now = facts["before"], facts["now"]
-    rows = {
+    titles = {
         "files": "files",
         "rooms: folders and single files at the top": "rooms",
         "arrows: pairs of rooms of which one imports from the other": "arrows_between_rooms",
@@ -292,14 +114,13 @@ def structure() -> str:
         "lines of the method: `stages/`, loss and loop of the tuning": "lines_of_the_method",
         "lines of the lab": "lines_of_the_lab",
     }
-    lines = [f"| | before ({before['commit']}) | now |", "|---|---|---|"]
-    for title, key in rows.items():
+    rows = []
+    for title, key in titles.items():
         if key == "lines_of_the_lab":  # it was no room of its own
-            lines.append(f"| {title} | in no place of its own | {now[key]:,} |")
+            rows.append([title, "in no place of its own", f"{now[key]:,}"])
         elif key in now:
-            old, new = (f"{len(v) if isinstance(v, list) else v:,}" for v in (before[key], now[key]))
-            lines.append(f"| {title} | {old} | {new} |")
-    return "\n".join([*lines, "", source(facts, "structure")])
+            rows.append([title, *(f"{len(v) if isinstance(v, list) else v:,}" for v in (before[key], now[key]))])
+    return sourced(markdown_table(["", f"before ({before['commit']})", "now"], rows), "structure")
 
 
 def redesign() -> str:
@@ -323,27 +144,23 @@ def redesign() -> str:
 def model_families() -> str:
     """What was tried on a tiny model of each family."""
     facts = result("model_families")
-    lines = [
-        "| class | embeddings | image tower alone changed | saved, loaded equal | pushed, pulled equal | adapter | card |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ["class", "embeddings", "image tower alone changed", "saved, loaded equal", "pushed, pulled equal"]
+    rows = []
     for row in facts["families"]:
         held = [row[key] for key in ("only_the_image_tower_changed", "saved_and_loaded_equal", "pulled_equal")]
         gaps = [max(row["embeddings"], row["merged_embeddings"]), row["adapter"], row["cards_run"]]
         first, *others = (f"{gap:.0e}" if gap else "0" for gap in gaps)
         cells = [row["class"], first, *("yes" if one else "**no**" for one in held)]
-        lines.append(f"| {' | '.join([*cells, *others])} |")
-    return "\n".join([*lines, "", source(facts, "model_families")])
+        rows.append([*cells, *others])
+    return sourced(markdown_table([*columns, "adapter", "card"], rows), "model_families")
 
 
 def settings() -> str:
     """Every setting of a removal, from the fields that declare them."""
     from hf_invertune.stages.configs import RemovalConfig
 
-    rows = [
-        f"| `{name}` | {default} | {allowed} | {help} |" for name, default, allowed, help in described(RemovalConfig())
-    ]
-    return "\n".join(["| setting | default | range | what it is |", "|---|---|---|---|", *rows])
+    rows = [[f"`{name}`", *told] for name, *told in described(RemovalConfig())]
+    return markdown_table(["setting", "default", "range", "what it is"], rows)
 
 
 def described(config: Any, path: str = "") -> Iterator[tuple[str, str, str, str]]:

@@ -3,32 +3,26 @@
     python benchmarks/text_keys.py zoo/drawings-dev
     python benchmarks/text_keys.py zoo/drawings-dev --remove trojvqa-200
 
-Writes benchmarks/results/text_keys_<world>.json after each model, and goes on where it stopped.
+Writes benchmarks/results/text_keys_<world>.json after each model; removals that it holds already stay in it.
 """
 
-import argparse
 import json
 from typing import Any
 
-import torch
-from development import cleaning_data, measured_attack, world_of, zoo_arguments
+from development import cleaning_data, measured_attack, open_zoo, zoo_parser
 from results_file import RESULTS, write_result
 
-from hf_invertune import BackdoorRemover, RemovalConfig, Zoo
+from hf_invertune import BackdoorRemover, RemovalConfig
 from hf_invertune.models.classifier import ZeroShotClassifier
 from hf_invertune.stages.text import TextSearch
 from hf_invertune.stages.verdict import judged
 
 
 def main() -> None:
-    parser = zoo_arguments(
-        argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    )
+    parser = zoo_parser(__doc__)
     parser.add_argument("--remove", nargs="*", default=[], help="names of victims to clean")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    zoo = Zoo.open(options.zoo)
-    world, config = world_of(zoo, options), RemovalConfig()
+    (world, known), config = open_zoo(options), RemovalConfig()
     data, name = cleaning_data(world), f"text_keys_{world.name}"
     path = RESULTS / f"{name}.json"
     earlier = json.loads(path.read_text()) if path.is_file() else {}
@@ -39,7 +33,7 @@ def main() -> None:
         values = {"words": list(config.scan.words), "victims": rows, "removals": removals}
         write_result(name, f"python benchmarks/text_keys.py zoo/{world.name}-dev", values)
 
-    for victim in zoo.victims:
+    for victim in known.values():
         classifier = ZeroShotClassifier(victim.load().encoder, world.class_names)
         found = TextSearch(classifier, config.scan, config.seed).search(data.pixels, {})
         rows[victim.truth.name] = {
@@ -53,7 +47,6 @@ def main() -> None:
         }
         print(victim.truth.name, rows[victim.truth.name], flush=True)
         write()
-    known = {victim.truth.name: victim for victim in zoo.victims}
     for victim in map(known.__getitem__, options.remove):
         remover = BackdoorRemover(victim.load())
         before = measured_attack(world, victim, remover)

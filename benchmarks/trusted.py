@@ -5,17 +5,14 @@
 Writes benchmarks/results/trusted_<world>.json after each model, and goes on where it stopped.
 """
 
-import argparse
 import json
 from typing import Any
 
-import torch
-from development import cleaning_data, world_of, zoo_arguments
+from development import cleaning_data, open_zoo, zoo_parser
 from results_file import RESULTS, write_result
 
-from hf_invertune import BackdoorRemover, RemovalConfig, Zoo
+from hf_invertune import BackdoorRemover, RemovalConfig
 from hf_invertune.stages.identification import ScanResult
-from hf_invertune.utils.runtime import keep_freed_memory
 
 
 def told(scan: ScanResult) -> dict[str, Any]:
@@ -33,16 +30,11 @@ def told(scan: ScanResult) -> dict[str, Any]:
 
 
 def main() -> None:
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = zoo_arguments(argparse.ArgumentParser(description=__doc__, formatter_class=formatter))
+    parser = zoo_parser(__doc__)
     parser.add_argument("--reference", required=True, help="the name of the trusted model")
     parser.add_argument("--only", nargs="+", help="names of models to scan; all when not given")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    zoo = Zoo.open(options.zoo)
-    known = {victim.truth.name: victim for victim in zoo.victims}
-    world, config = world_of(zoo, options), RemovalConfig()
+    (world, known), config = open_zoo(options), RemovalConfig()
     data, name = cleaning_data(world), f"trusted_{world.name}"
     path = RESULTS / f"{name}.json"
     models: dict[str, Any] = json.loads(path.read_text())["models"] if path.is_file() else {}

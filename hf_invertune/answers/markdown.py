@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
-from ..utils.markdown import plain
+from ..utils.markdown import markdown_table, plain
 from .answer import Answer
 from .words import BY_ID, origin, searched, sentence, verdict_line
 
 
 def to_markdown(answers: Sequence[Answer]) -> str:
     """A table of the models, and of each what was found, on what search, and what to do."""
-    rows = [["model", "verdict", "findings"], ["---"] * 3]
-    rows += [[plain(answer.model), plain(verdict_line(answer)), _counted(answer)] for answer in answers]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [[plain(answer.model), plain(verdict_line(answer)), _counted(answer)] for answer in answers]
+    table = markdown_table(["model", "verdict", "findings"], rows)
     return "\n\n".join(["## hf-invertune scan", table, *map(_one, answers)]) + "\n"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ...models.evaluation import Rate
 from ...stages.verdict import Verdict
+from ...utils.markdown import markdown_table
 from .defences import DEFENCES
 from .quality import Quality
 from .rows import Row
@@ -28,8 +29,7 @@ class Grid:
 
     def markdown(self) -> str:
         """Without the title."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return markdown_table(self.columns, self.rows)
 
 
 def figures(row: Row) -> dict[str, Any]:
