@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .options import Given
+from .options import READ_BY, Given
 
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Fleet:
         from ..fleet.run import PAGE, scan_fleet
 
         given = self.given
-        chosen = ("images", "split", "image_column", "label_column", "folder_classes", "limit")
+        chosen = ("images", *READ_BY, "limit")
         conditions: dict[str, Any] = {name: getattr(given, name) for name in chosen}
         conditions["class_names"] = None if given.names is None else list(given.names)
         answers = scan_fleet(self.specs(), self.scanner, output_dir, conditions, tell=tell, retry_failed=retry_failed)

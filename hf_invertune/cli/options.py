@@ -88,6 +88,10 @@ Assignments = Annotated[
 ]
 
 
+READ_BY = ("split", "image_column", "label_column", "folder_classes")
+"""The options of [`Given`] that say how its images are read."""
+
+
 @dataclass
 class Given:
     """Clean images, settings, and where models come from: what the verbs of a scan and a removal have in common."""
@@ -151,8 +155,7 @@ class Given:
         drawn: dict[str, Any] = {"class_names": self.names, "limit": self.limit, "seed": seed, "token": self.token}
         if self.images is None:
             return default_images(processor, **drawn)
-        names = ("split", "image_column", "label_column", "folder_classes")
-        which: dict[str, Any] = {name: getattr(self, name) for name in names}
+        which: dict[str, Any] = {name: getattr(self, name) for name in READ_BY}
         return load_images(self.images, processor, **drawn, **which)
 
 

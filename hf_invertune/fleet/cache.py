@@ -1,7 +1,6 @@
 """Scans that were done before: kept by a digest of all that decides them, with checksums, each whole or absent."""
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -21,7 +20,7 @@ from ..stages.configs import RemovalConfig
 from ..stages.identification import ScanResult
 from ..stages.inputs import DataIdentity, Inputs, ModelIdentity
 from ..stages.reference import Profile
-from ..utils.files import differences, finite, whole_folder, write_checksums
+from ..utils.files import differences, finite, json_digest, whole_folder, write_checksums
 from ..utils.locks import waiting_for
 from ..utils.provenance import now, versions
 from ..utils.storage import Saved, to_plain
@@ -105,7 +104,7 @@ def scan_key(
         "reference": None if reference is None else to_plain(reference),
         "versions": {name: installed[name] for name in DECISIVE},
     }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return json_digest(decisive)
 
 
 def _settings_digest(source: LoadedModel) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The page and the table of a fleet: what came of each model, in one place, with a way to each report."""
+"""The page of a fleet: what came of each model, in one place, with a way to each report."""
 
 import base64
 import hashlib

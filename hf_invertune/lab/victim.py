@@ -1,7 +1,5 @@
 """A victim of one's own: an attack gets into a clean model, and is measured."""
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +10,7 @@ from ..errors import InputError
 from ..models.classifier import ZeroShotClassifier
 from ..models.evaluation import Metrics, measured
 from ..models.loading import LoadedModel, load_model
+from ..utils.files import json_digest
 from ..utils.output_folder import fill
 from .attacks.attack import Attack
 from .attacks.catalog import make_attack, read_parameters
@@ -135,7 +134,7 @@ def make_victim(
         decoys=poisoned.decoys,
         seed=seed,
         parameters=made.parameters,
-        recipe=hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest(),
+        recipe=json_digest(settings),
         data={"poisoning": train.digest(), "test": test.digest()},
         sha256=clip.digest(),
         clean_accuracy=measured(after[0].clean_accuracy),

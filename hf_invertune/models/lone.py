@@ -7,7 +7,6 @@ from typing import Any, ClassVar, NoReturn, Self
 from torch import Tensor, nn
 from transformers import (
     AltCLIPVisionModel,
-    AutoImageProcessor,
     ChineseCLIPVisionModel,
     CLIPSegVisionModel,
     CLIPVisionModel,
@@ -24,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from ..errors import InputError
 from ..utils.progress import without_bars_of_transformers
 from .encoder import DualEncoder
-from .processor import SETTINGS
+from .processor import SETTINGS, read_image_processor, says_how_to_read_pictures
 from .stored import refusing
 from .towers import Tower
 
@@ -129,7 +128,7 @@ def read_alone(tower: Tower, family: type[DualEncoder], config: PretrainedConfig
             f"`text_model`: got none, and the image tower of {tower.name} gives no embeddings of its own; pass the "
             f"{family.model_classes[0].__name__} that it was trained in."
         )
-    if not any((folder / file).is_file() for file in SETTINGS):
+    if not says_how_to_read_pictures(folder):
         raise InputError(
             f"`processor`: {tower.name} holds neither {' nor '.join(SETTINGS)}; save its image processor there, or pass the "
             "`text_model` that it was trained in, whose processor is taken then."
@@ -142,5 +141,5 @@ def read_alone(tower: Tower, family: type[DualEncoder], config: PretrainedConfig
     if absent:
         raise InputError(f"`model`: the weights of {tower.name} lack {', '.join(absent[:3])} ({len(absent)} in all).")
     with refusing(f"`processor`: the {' or '.join(SETTINGS)} of {tower.name} cannot be used"):
-        pictures = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+        pictures = read_image_processor(folder)
     return LoneTower(model, PictureProcessor(pictures))

@@ -1,6 +1,7 @@
 """A model's processor, read with PIL for its pictures and without any code of the model's own."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoImageProcessor, ProcessorMixin
 
@@ -25,7 +26,7 @@ def read_processor(folder: Path, kind: type[ProcessorMixin], name: str) -> Proce
     Raises:
         InputError: when it is not there, is damaged, or needs a package that is not installed.
     """
-    if not any((folder / file).is_file() for file in SETTINGS):
+    if not says_how_to_read_pictures(folder):
         raise InputError(
             f"`processor`: {name} holds neither {' nor '.join(SETTINGS)}; save its {kind.__name__} there."
         )
@@ -40,5 +41,15 @@ def read_processor(folder: Path, kind: type[ProcessorMixin], name: str) -> Proce
                 f"`processor`: that of {name} needs a package that is not here ({reason}); for SigLIP's and other tokenizers "
                 "of SentencePiece: pip install 'hf_invertune[sentencepiece]'."
             ) from error
-        processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)
+        processor.image_processor = read_image_processor(folder)
     return processor
+
+
+def says_how_to_read_pictures(folder: Path) -> bool:
+    """Whether `folder` has one of the [`SETTINGS`]."""
+    return any((folder / file).is_file() for file in SETTINGS)
+
+
+def read_image_processor(folder: Path) -> Any:
+    """The image processor in `folder`."""
+    return AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=False)

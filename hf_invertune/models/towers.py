@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoImageProcessor, PretrainedConfig
+from transformers import PretrainedConfig
 
 from ..errors import InputError
 from .encoder import DualEncoder
 from .fetching import SETTINGS
 from .processor import SETTINGS as PICTURES
+from .processor import read_image_processor, says_how_to_read_pictures
 from .stored import FLOATS, INDEX, entries, files, read_object, refusing, weights_digest
 
 
@@ -210,11 +211,9 @@ def put_in(tower: Tower, text: DualEncoder, folder: Path) -> DualEncoder:
             )
         there[name].copy_(tensor)
     processor: Any = text.processor
-    if any((folder / file).is_file() for file in PICTURES):
+    if says_how_to_read_pictures(folder):
         with refusing(f"`processor`: the {' or '.join(PICTURES)} of {tower.name} cannot be used"):
-            processor.image_processor = AutoImageProcessor.from_pretrained(
-                folder, backend="pil", trust_remote_code=False
-            )
+            processor.image_processor = read_image_processor(folder)
     return DualEncoder.of(text.model, processor)
 
 

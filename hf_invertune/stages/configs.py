@@ -79,7 +79,7 @@ class GatheringConfig(Settings):
     learning_rate: float = setting(0.3, "Of Adam, on the unbounded variables of the triggers.", above=0)
     bars: dict[str, Bars] = setting(
         help="For each family, what a concentration means; one that is not named keeps its default.",
-        factory=lambda: calibrated_bars("concentration"),
+        factory=dict,
     )
 
     def __post_init__(self) -> None:
@@ -137,7 +137,7 @@ class ScanConfig(Settings):
     kinship: float = setting(0.25, "Cosine above which two labels are kin.", least=-1, most=1)
     bars: dict[str, Bars] = setting(
         help="For each family, what its lead means; one that is not named keeps its default.",
-        factory=lambda: calibrated_bars("lead"),
+        factory=dict,
     )
     fixed_restarts: int = setting(4, "Independent starts of each label in a race at one budget.", least=1)
     fixed_trial: int = setting(20, "Updates of all; then the best start of each finalist goes on alone.", least=1)

@@ -1,6 +1,5 @@
 """A trusted model as a yardstick: some labels and places are easy to reach by nature, in every model alike."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from statistics import fmean
 from typing import Any, Self
 
 from ..errors import InputError
-from ..utils.files import write_json
+from ..utils.files import json_digest, write_json
 from ..utils.storage import from_plain, to_plain
 from .configs import Bars, ScanConfig
 from .inputs import Inputs
@@ -46,7 +45,7 @@ class Profile:
     def save(self, path: str | Path) -> None:
         """Write one JSON file, with a digest of all that it holds."""
         value = to_plain(self)
-        write_json(Path(path), {"sha256": _digest(value), **value})
+        write_json(Path(path), {"sha256": json_digest(value), **value})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -60,7 +59,7 @@ class Profile:
             value = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"`reference`: {path} cannot be read ({error}); name a profile.") from error
-        if not isinstance(value, dict) or value.pop("sha256", None) != _digest(value):
+        if not isinstance(value, dict) or value.pop("sha256", None) != json_digest(value):
             raise InputError(
                 f"`reference`: {path} is no profile, or a damaged one; make it with `hf-invertune profile`."
             )
@@ -115,7 +114,3 @@ def _decisive(config: ScanConfig) -> dict[str, Any]:
     return {name: item for name, item in value.items() if name != "bars"} | {
         "gathering": {name: item for name, item in value["gathering"].items() if name != "bars"}
     }
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

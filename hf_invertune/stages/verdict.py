@@ -72,7 +72,8 @@ class Evidence(Saved):
     @property
     def lead(self) -> float:
         """Relative gap in cost from the easiest label to its rival, (other - lowest) / lowest."""
-        costs, lowest = self.costs, self.costs[self.label]
+        costs = self.costs
+        lowest = min(costs.values())
         return (costs[self.rival] - lowest) / lowest
 
     @property

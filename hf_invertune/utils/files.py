@@ -34,6 +34,11 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(finite(value), indent=2, allow_nan=False) + "\n").encode())
 
 
+def json_digest(value: Any) -> str:
+    """SHA-256 of `value` as JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def finite(value: Any) -> Any:
     """`value` with null for every NaN and infinity in it, since JSON has neither."""
     if isinstance(value, float) and not math.isfinite(value):

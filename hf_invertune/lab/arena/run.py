@@ -1,7 +1,5 @@
 """The arena: every defence on every victim with every seed, one line a run."""
 
-import hashlib
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +14,7 @@ from transformers import set_seed
 from ...errors import InputError
 from ...models.encoder import DualEncoder
 from ...models.evaluation import Metrics, Rate, evaluate
+from ...utils.files import json_digest
 from ...utils.memory import ran_out_of_memory
 from ...utils.progress import progress
 from ...utils.runtime import orphaned, work_side_by_side
@@ -90,8 +89,7 @@ class Job:
             "images": self.settings.images,
             "test_images": self.settings.test_images,
         }
-        decisive = json.dumps(fields, sort_keys=True)
-        return {"key": hashlib.sha256(decisive.encode()).hexdigest()[:24], **fields}
+        return {"key": json_digest(fields)[:24], **fields}
 
     def is_done_by(self, line: dict[str, Any] | None) -> bool:
         """Whether `line`, what the file has under this job's key, leaves nothing to do."""

@@ -1,7 +1,5 @@
 """A recipe: which world, which pre-training, which attacks with which seeds. A YAML file becomes dataclasses."""
 
-import hashlib
-import json
 import math
 import re
 import typing
@@ -15,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from ...errors import InputError
+from ...utils.files import json_digest
 from ...utils.settings import load_file, plain, read
 from ..attacks.attack import Attack
 from ..attacks.catalog import check_parameters, make_attack
@@ -305,7 +304,7 @@ class Recipe:
 
     def digest(self) -> str:
         """SHA-256 of all that makes the zoo what it is; where its pictures lie is no part of it, they have digests."""
-        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
+        return json_digest(self.decisive())
 
     def decisive(self) -> dict[str, Any]:
         """The values that make the zoo what it is."""
