@@ -91,6 +91,6 @@ class Fleet:
     @property
     def ends_here(self) -> bool:
         """Whether this process is the one that gives the answer of all."""
-        from accelerate import PartialState
+        from ..utils.sharing import this_process
 
-        return bool(PartialState().is_main_process)
+        return bool(this_process().is_main_process)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import ProcessorMixin
 
 from ..answers.answer import Answer
@@ -29,6 +28,7 @@ from ..utils.files import finite, write_bytes
 from ..utils.lines import LinesFile
 from ..utils.output_folder import write_whole
 from ..utils.provenance import versions
+from ..utils.sharing import alone, this_process
 from ..utils.storage import from_plain, to_plain
 from .cache import ScanCache
 from .compare import compared, group_of
@@ -107,7 +107,7 @@ class Fleet:
         Returns:
             The answers of all models, in their order, compared with each other.
         """
-        state, before = PartialState(), self.file.answers()
+        state, before = this_process(), self.file.answers()
         if retry_failed:
             before = {key: one for key, one in before.items() if _stands(one)}
         stale = self.file.lines() if retry_failed else {}
@@ -170,7 +170,8 @@ class Fleet:
             return self._failure(name, error)
         try:
             subject = self.scanner.subject(spec, source, data)
-            scan = self.scanner.kept(subject) or self.scanner.scan(subject)
+            with alone():  # the other processes are at other models
+                scan = self.scanner.kept(subject) or self.scanner.scan(subject)
             report = self.folder / REPORTS / _folder_name(spec, key)
             write_whole(report, AuditReport("scanned", scan, config=self.scanner.config).save)
             answer = Answer.of(name, source, scan, str(report))
@@ -266,7 +267,7 @@ def scan_fleet(
     """As [`scan_models`], with a [`Scanner`]; the other arguments are those of [`Fleet`]."""
     if output_dir is not None:
         return Fleet(specs, scanner, Path(output_dir), conditions).run(tell, retry_failed)
-    if PartialState().num_processes > 1:
+    if this_process().num_processes > 1:
         raise InputError("`output_dir`: got none; several processes share out their work there, so name a folder.")
     with tempfile.TemporaryDirectory() as folder:
         tell_bare = None if tell is None else lambda answer: tell(replace(answer, report=None))

@@ -65,11 +65,15 @@ class ZeroShotClassifier:
         """Labels (N) of pixels (N x 3 x H x W, float in [0, 1] or uint8), through `transform` when given."""
         with self.encoder.frozen():
             embeddings = self.encoder.embed_pixels(pixels, transform, batch_size)
+        return self.read(embeddings)
+
+    def read(self, embeddings: Tensor) -> Tensor:
+        """Labels (N), on the CPU, of unit embeddings (N x D) of pictures."""
         return (embeddings @ self.head.T).argmax(-1).cpu()
 
-    def shares(self, pixels: Tensor, transform: Callable[[Tensor], Tensor] | None = None) -> list[float]:
-        """The share of pixels (N x 3 x H x W) that is read as each class."""
-        return (torch.bincount(self.predict(pixels, transform), minlength=len(self)) / len(pixels)).tolist()
+    def shares(self, embeddings: Tensor) -> list[float]:
+        """The share of pictures with these unit embeddings (N x D) that is read as each class."""
+        return (torch.bincount(self.read(embeddings), minlength=len(self)) / len(embeddings)).tolist()
 
     def kinship(self, label: int) -> list[float]:
         """Cosine of each class's text embedding with that of `label`, both centred over all classes."""

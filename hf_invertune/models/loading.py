@@ -8,13 +8,13 @@ from typing import Any, TypedDict
 
 import torch
 import yaml
-from accelerate import PartialState
 from huggingface_hub import metadata_load
 from torch import Tensor
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 from ..errors import InputError
 from ..utils.files import whole_folder
+from ..utils.sharing import this_process
 from ..utils.tokens import usable_token
 from .clip import AltCLIPEncoder, ChineseCLIPEncoder, CLIPEncoder, MetaClip2Encoder
 from .clipseg import CLIPSegEncoder
@@ -305,7 +305,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         InputError: when it cannot be used.
     """
     if device is None:
-        return PartialState().device
+        return this_process().device
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..data.prompts import prompts
 from ..models.encoder import DualEncoder
+from ..models.room import bytes_kept, pictures_at_once
 from .configs import ScanConfig
 from .families import TriggerFamily
 from .gathering import PROBED, TRIED, held_apart
@@ -91,7 +91,7 @@ def _gathered(config: ScanConfig, family: TriggerFamily, images: int) -> Passes:
 def _simulated(config: ScanConfig, family: TriggerFamily, images: int, size: torch.Size) -> Passes:
     places = len(family.perturbations(size, torch.Generator())[0])
     steps, batch = config.simulation_steps, config.simulation_batch_size
-    return Passes(read=steps * batch + (1 + places) * images) + _updates(steps, places * batch)
+    return Passes(read=(1 + places) * images) + _updates(steps, places * batch)
 
 
 def _raced(config: ScanConfig, images: int, labels: int, longest: bool) -> Passes:
@@ -120,6 +120,7 @@ class Pace:
         learnt (`float`), read (`float`), text (`float`): seconds that one takes, see [`Passes`].
         weights (`int`): bytes of the weights.
         picture (`int`): bytes that are kept of a picture until its gradient has been computed.
+        most (`int`): pictures that gradients go through at once at most; more are learnt on in parts.
     """
 
     learnt: float
@@ -127,13 +128,14 @@ class Pace:
     text: float
     weights: int
     picture: int
+    most: int
 
     def minutes(self, passes: Passes) -> float:
         return (passes.learnt * self.learnt + passes.read * self.read + passes.texts * self.text) / 60
 
     def memory(self, passes: Passes) -> int:
         """Bytes of the weights and of what the widest update keeps; the triggers and the libraries come on top."""
-        return self.weights + passes.widest * self.picture
+        return self.weights + min(passes.widest, self.most) * self.picture
 
 
 @dataclass(frozen=True)
@@ -208,26 +210,17 @@ def measure_pace(encoder: DualEncoder, text: str | None, size: torch.Size, batch
         batch (`int`): how many go at once.
     """
     pixels = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(encoder.device)
-    kept: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
 
     def learn() -> None:
         encoder.embed_images(pixels.requires_grad_()).sum().backward()
 
-    weights = list(encoder.model.parameters())
     with encoder.frozen():
         learnt = _seconds(learn, encoder.device)
         read = _seconds(lambda: encoder.embed_pixels(pixels.detach()), encoder.device)
         texts = 0.0 if text is None else _seconds(partial(encoder.embed_texts, [text] * batch), encoder.device)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            learn()
-    for weight in weights:
-        kept.pop(weight.untyped_storage().data_ptr(), None)
-    held = sum(weight.nbytes for weight in weights)
-    return Pace(learnt / batch, read / batch, texts / batch, held, sum(kept.values()) // batch)
+    held = sum(weight.nbytes for weight in encoder.model.parameters())
+    most = pictures_at_once(encoder, size)
+    return Pace(learnt / batch, read / batch, texts / batch, held, bytes_kept(encoder, size), most)
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:

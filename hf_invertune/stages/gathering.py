@@ -10,11 +10,12 @@ from torch.nn.functional import normalize
 from ..data.pixels import as_float
 from ..models.encoder import DualEncoder
 from ..triggers import Trigger
-from ..utils.memory import halving
 from ..utils.progress import progress
 from ..utils.seeds import stream
+from ..utils.sharing import shared
 from ..utils.storage import Saved
 from .configs import GatheringConfig
+from .descent import Descent
 from .families import TriggerFamily
 
 
@@ -24,6 +25,8 @@ PROBED = 16
 """Images on which a probe is tried."""
 TRIED = 64
 """Images by which is decided which starts go on."""
+READ_AT_ONCE = 128
+"""Pictures that go through the model together where probes are tried."""
 
 
 @dataclass
@@ -99,28 +102,38 @@ class Gatherer:
             count = len(best) or self.config.starts
             random = [None] * max(0, count - len(start) - len(best))
             first = [*start, *best, *random][:count]
-            learn = halving(self._learn, self.config.batch_size)
             steps, trial = self.config.steps, min(self.config.trial, self.config.steps)
-            triggers = learn(learnt_on, family, aim, first, generator, trial)
+            triggers = self._learn(learnt_on, family, aim, first, generator, trial)
             if trial < steps:
                 title = f"Choosing among {family.kind} triggers"
                 going = self._ranked(triggers, title, learnt_on[:TRIED], aim)[: self.config.kept]
-                triggers = learn(learnt_on, family, aim, going, generator, steps - trial)
-            return [self.measure(trigger, family.kind, held, clean) for trigger in triggers]
+                triggers = self._learn(learnt_on, family, aim, going, generator, steps - trial)
+
+            def measured(rows: list[int]) -> list[Gathering]:
+                return [self.measure(triggers[row], family.kind, held, clean) for row in rows]
+
+            return shared(measured, len(triggers))
 
     @torch.no_grad()
     def _ranked(self, triggers: list[Trigger], title: str, pixels: Tensor, aim: "Aim") -> list[Trigger]:
         """The triggers, those that come nearest the aim first."""
-        if not triggers:
-            return []
         encoder = self.encoder
         clean = as_float(pixels).to(encoder.device)
-        values = [float(aim(encoder.embed_images(one.on(encoder.device)(clean)))) for one in progress(triggers, title)]
+        at_once = max(1, READ_AT_ONCE // len(clean))
+
+        def nearness(rows: list[int]) -> list[float]:
+            parts = [rows[begin : begin + at_once] for begin in range(0, len(rows), at_once)]
+            values = []
+            for part in progress(parts, title):
+                stamped = torch.stack([triggers[row].on(encoder.device)(clean) for row in part])
+                values.append(aim(encoder.embed_images(stamped)))
+            return torch.cat(values).tolist() if values else []
+
+        values = shared(nearness, len(triggers))
         return [one for _, one in sorted(zip(values, triggers, strict=True), key=lambda pair: -pair[0])]
 
     def _learn(
         self,
-        batch_size: int,
         pixels: Tensor,
         family: TriggerFamily,
         aim: "Aim",
@@ -128,20 +141,16 @@ class Gatherer:
         generator: torch.Generator,
         steps: int,
     ) -> list[Trigger]:
-        """Bring each start nearer to the aim, all in one batch."""
+        """Bring each start nearer to the aim."""
         config, encoder = self.config, self.encoder
-        first = family.parameters(len(start), pixels.shape[-2:], generator, start)
-        parameters = [value.to(encoder.device).requires_grad_() for value in first]
-        optimizer = torch.optim.Adam(parameters, lr=config.learning_rate)
-        for _ in progress(range(steps), f"Gathering pictures by {family.kind} triggers"):
-            chosen = torch.randint(len(pixels), (batch_size,), generator=generator)
-            clean = as_float(pixels[chosen]).to(encoder.device).unsqueeze(0)
-            embeddings = encoder.embed_images(family.trigger(parameters)(clean))
-            optimizer.zero_grad()
-            (-aim(embeddings).sum()).backward()
-            optimizer.step()
-        with torch.no_grad():
-            return family.trigger(parameters).split()
+        title = f"Gathering pictures by {family.kind} triggers"
+        descent = Descent(encoder, family, title, steps, config.batch_size, config.learning_rate)
+
+        def figures(clean: Tensor, trigger: Trigger, rows: list[int]) -> Tensor:
+            return -aim(encoder.embed_images(trigger(clean))).unsqueeze(0)
+
+        learnt = descent.run(pixels, start, len(start), generator, figures)
+        return [trigger for trigger, _ in learnt]
 
     @torch.no_grad()
     def measure(self, trigger: Trigger, family: str, pixels: Tensor, clean: Tensor) -> Gathering:

@@ -8,13 +8,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
-from ..data.pixels import as_float
 from ..models.classifier import ZeroShotClassifier
 from ..triggers import Trigger
-from ..utils.memory import halving
-from ..utils.progress import progress
 from ..utils.storage import Saved
 from .configs import InversionConfig
+from .descent import Descent
 from .families import TriggerFamily
 
 
@@ -77,9 +75,7 @@ class TriggerInverter:
     def invert(
         self, pixels: Tensor, labels: Sequence[int], *, start: Sequence[Trigger | None] = ()
     ) -> list[InvertedTrigger]:
-        """Invert one trigger for each of `labels`, all in one batch.
-
-        When memory runs out, the batch is halved and the inversion starts again.
+        """Invert one trigger for each of `labels`, side by side.
 
         Args:
             pixels (`torch.Tensor`): N x 3 x H x W clean images, float in [0, 1] or uint8; any classes.
@@ -90,44 +86,30 @@ class TriggerInverter:
         Raises:
             FloatingPointError: when the loss is not finite.
         """
-        attempt = halving(self._invert, self.config.batch_size)
-        with self.classifier.encoder.frozen():
-            result: list[InvertedTrigger] = attempt(pixels, list(labels), start)
-        return result
+        config, encoder = self.config, self.classifier.encoder
+        descent = Descent(
+            encoder,
+            self.family,
+            f"Inverting {len(labels)} {self.family.kind} trigger(s)",
+            config.steps,
+            config.batch_size,
+            config.learning_rate,
+            betas=(0.5, 0.9),
+        )
 
-    def _invert(
-        self, batch_size: int, pixels: Tensor, labels: list[int], start: Sequence[Trigger | None]
-    ) -> list[InvertedTrigger]:
-        config, family, device = self.config, self.family, self.classifier.encoder.device
+        def figures(clean: Tensor, trigger: Trigger, rows: list[int]) -> Tensor:
+            return self._figures(clean, trigger, [labels[row] for row in rows])
+
         generator = torch.Generator().manual_seed(self.seed)
-        first = family.parameters(len(labels), pixels.shape[-2:], generator, start)
-        parameters = [value.to(device).requires_grad_() for value in first]
-        optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.5, 0.9))
-        tail = max(1, config.steps // 4)
-        sums = torch.zeros(2, len(labels), device=device)
-        bar = progress(range(config.steps), f"Inverting {len(labels)} {family.kind} trigger(s)")
-        for step in bar:
-            chosen = torch.randint(len(pixels), (batch_size,), generator=generator)
-            clean = as_float(pixels[chosen]).to(device).unsqueeze(0)
-            loss, entropy = self._loss(clean, family.trigger(parameters), labels)
-            if not bool(loss.isfinite().all()):
-                raise FloatingPointError(f"The inversion's loss is {loss.tolist()} at step {step}; lower the rate.")
-            optimizer.zero_grad()
-            loss.sum().backward()
-            optimizer.step()
-            if step >= config.steps - tail:
-                sums += torch.stack([loss.detach(), entropy.detach()]) / tail
-        with torch.no_grad():
-            final = family.trigger(parameters)
-        objectives, entropies = sums.tolist()
-        figures = zip(labels, final.split(), objectives, entropies, final.coverage().tolist(), strict=True)
+        with encoder.frozen():
+            learnt = descent.run(pixels, start, len(labels), generator, figures)
         return [
-            InvertedTrigger(label, family.kind, trigger, objective, entropy, coverage, self.word)
-            for label, trigger, objective, entropy, coverage in figures
+            InvertedTrigger(label, self.family.kind, trigger, objective, entropy, float(trigger.coverage()), self.word)
+            for label, (trigger, (objective, entropy)) in zip(labels, learnt, strict=True)
         ]
 
-    def _loss(self, clean: Tensor, trigger: Trigger, labels: list[int]) -> tuple[Tensor, Tensor]:
-        """The loss and its cross-entropy, each a vector over the labels."""
+    def _figures(self, clean: Tensor, trigger: Trigger, labels: list[int]) -> Tensor:
+        """2 x L: the loss of each trigger towards its label, and the cross-entropy in it."""
         config, head = self.config, self.classifier.head
         triggered = trigger(clean)
         embeddings = self.classifier.encoder.embed_images(triggered)
@@ -137,7 +119,7 @@ class TriggerInverter:
             loss = loss + config.embedding_weight * (embeddings - head[labels].unsqueeze(1)).norm(dim=-1).mean(1)
         if config.ssim_weight:
             loss = loss + config.ssim_weight * dissimilarity(triggered, clean)
-        return loss + self.family.penalty(trigger), entropy
+        return torch.stack([loss + self.family.penalty(trigger), entropy])
 
 
 def info_nce(logits: Tensor, labels: Sequence[int]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..models.classifier import ZeroShotClassifier
 from ..triggers import Trigger
+from ..utils.sharing import shared
 from .configs import InversionConfig, ScanConfig
 from .families import TriggerFamily
 from .gathering import apart
@@ -55,7 +56,12 @@ class Race:
         if trial < steps:
             leading = [(one.label, one.trigger) for one in reached[: config.finalists]]
             reached += self._go_on(replace(config.fixed, steps=steps - trial), learnt_on, leading)
-        scored = [replace(one, objective=held_out(self.classifier, one, held)) for one in reached]
+
+        def objectives(rows: list[int]) -> list[float]:
+            return [held_out(self.classifier, reached[row], held) for row in rows]
+
+        scores = shared(objectives, len(reached))
+        scored = [replace(one, objective=score) for one, score in zip(reached, scores, strict=True)]
         best = best_of_each_label(scored)
         return {one.label: one.objective for one in best}, best[: config.finalists]
 

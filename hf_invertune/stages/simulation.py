@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..data.pixels import as_float
 from ..models.classifier import ZeroShotClassifier
+from ..models.room import pictures_at_once
 from ..triggers import Trigger
 from ..utils.progress import progress
 from ..utils.seeds import stream
@@ -66,24 +67,25 @@ class Simulator:
         first, make = family.perturbations(pixels.shape[-2:], generator)
         variable = first.to(encoder.device).requires_grad_()
         optimizer = torch.optim.Adam([variable], lr=0.3)
+        count = config.simulation_batch_size
+        at_once = max(1, pictures_at_once(encoder, pixels.shape[-2:]) // len(first))
         with encoder.frozen():
-            bar = progress(range(config.simulation_steps), f"Simulating a universal {family.universal}")
-            for _ in bar:
-                chosen = torch.randint(len(pixels), (config.simulation_batch_size,), generator=generator)
-                clean = as_float(pixels[chosen]).to(encoder.device)
-                with torch.no_grad():
-                    home = encoder.embed_images(clean)
-                loss = (encoder.embed_images(make(variable)(clean.unsqueeze(0))) * home).sum(-1).mean(1).sum()
+            homes = encoder.embed_pixels(pixels)
+            there = pixels.to(encoder.device)
+            for _ in progress(range(config.simulation_steps), f"Simulating a universal {family.universal}"):
+                chosen = torch.randint(len(pixels), (count,), generator=generator).to(encoder.device)
                 optimizer.zero_grad()
-                loss.backward()
+                for part in chosen.split(at_once):
+                    triggered = make(variable)(as_float(there[part]).unsqueeze(0))
+                    nearness = (encoder.embed_images(triggered) * homes[part]).sum(-1)
+                    (nearness.sum() / count).backward()
                 optimizer.step()
-        with torch.no_grad():
-            triggers = make(variable).split()
-        clean_shares = self.classifier.shares(pixels)
+            with torch.no_grad():
+                triggers = make(variable).split()
+            moved = [encoder.embed_pixels(pixels, trigger.on(encoder.device)) for trigger in triggers]
+        clean, shares = self.classifier.shares(homes), map(self.classifier.shares, moved)
         simulations = [
-            Simulation(
-                family.universal, clean_shares, self.classifier.shares(pixels, trigger.on(encoder.device)), trigger
-            )
-            for trigger in triggers
+            Simulation(family.universal, clean, share, trigger)
+            for share, trigger in zip(shares, triggers, strict=True)
         ]
         return max(simulations, key=lambda simulation: max(simulation.shift))

@@ -40,6 +40,7 @@ class PursuitCallback(InverTuneCallback):
     ) -> None:
         plan = self.trainer.plan
         assert plan is not None
+        self.pixels = self.trainer.train_dataset.pixels.to(self.trainer.model.device)
         self.chases = [self._chase(pool) for pool in plan.pools]
 
     def on_step_begin(
@@ -54,8 +55,8 @@ class PursuitCallback(InverTuneCallback):
             if step and step % RENEWAL == 0 and step < state.max_steps - RENEWAL // 4:
                 chase.renew(generator)
             chosen = torch.randint(len(trainer.train_dataset.pixels), (IMAGES,), generator=generator)
-            pixels = as_float(trainer.train_dataset.pixels[chosen]).to(chase.directions.device)
-            embeddings = trainer.classifier.encoder.embed_images(chase.trigger()(pixels.unsqueeze(0)))
+            pixels = as_float(self.pixels[chosen.to(self.pixels.device)]).unsqueeze(0)
+            embeddings = trainer.classifier.encoder.embed_images(chase.trigger()(pixels))
             chase.step(embeddings)
 
     def _chase(self, pool: Pool) -> "Chase":

@@ -126,7 +126,7 @@ class InverTuneTrainer(Trainer):
         )
         self.can_return_loss = True
         self.label_names = []
-        self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
+        self._metrics: dict[str, dict[str, list[Tensor]]] = {"train": defaultdict(list), "eval": defaultdict(list)}
         self.encoder = self.source.encoder.to(self.model.device)  # which the Trainer may have moved
         self.classifier = ZeroShotClassifier(self.encoder, names, templates)
         self.lora_layers = chosen_layers(args.lora_layers, self.encoder.layers)
@@ -278,16 +278,19 @@ class InverTuneTrainer(Trainer):
             )
         mode = "train" if model.training else "eval"
         for name, term in terms.items():
-            self._metrics[mode][f"loss_{name}"].append(self.accelerator.gather(term.detach()).mean().item())
+            self._metrics[mode][f"loss_{name}"].append(term.detach())
         return (loss, {}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the means of the loss terms since the last log."""
+        """Add the means of the loss terms since the last log, over all processes."""
         mode = "train" if "loss" in logs else "eval" if "eval_loss" in logs else ""
-        sums = self._metrics.get(mode, {})
+        terms = self._metrics.get(mode, {})
         prefix = "eval_" if mode == "eval" else ""
-        means = {f"{prefix}{name}": sum(values) / len(values) for name, values in sums.items()}
-        sums.clear()
+        means = {
+            f"{prefix}{name}": float(self.accelerator.gather(torch.stack(values)).mean())
+            for name, values in terms.items()
+        }
+        terms.clear()
         super().log({**logs, **means}, start_time)
 
     def track(self, figures: dict[str, float]) -> None:

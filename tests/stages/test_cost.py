@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hf_invertune.models.classifier import ZeroShotClassifier
+from hf_invertune.models.room import pictures_at_once
 from hf_invertune.stages.configs import Bars, GatheringConfig, InversionConfig, ScanConfig
 from hf_invertune.stages.cost import Pace, Passes, measure_pace, scan_passes
 from hf_invertune.stages.families import AdditiveFamily, BlendFamily, MaskedFamily, WaveFamily, WindowFamily
@@ -58,6 +59,8 @@ def test_the_passes_of_a_scan(encoder, pixels, counted, shortlist, longest, tria
     config = replace(settings(UNSURE if longest else SURE, shortlist, trial), kinship=1.0 if longest else -1.0)
     names = ("red circle", "blue square", "green ring", "white cross")
     templates = ("a photo of a {}", "a {}")
+    pictures_at_once(encoder, SIZE)  # which is found out once, by two pictures
+    counted.update(learnt=0, widest=0)
     TargetIdentifier(ZeroShotClassifier(encoder, names, templates), config).identify(pixels)
     assert Passes(**counted) == scan_passes(config, len(pixels), len(names), len(templates), SIZE, longest=longest)
 
@@ -70,9 +73,10 @@ def test_the_check_of_the_reading_counts():
 
 
 def test_time_and_memory_are_sums():
-    pace = Pace(learnt=0.5, read=0.25, text=0.1, weights=1000, picture=10)
-    passes = Passes(learnt=60, read=120, texts=600, widest=7)
-    assert pace.minutes(passes) == pytest.approx(2.0) and pace.memory(passes) == 1070
+    pace = Pace(learnt=0.5, read=0.25, text=0.1, weights=1000, picture=10, most=7)
+    passes = Passes(learnt=60, read=120, texts=600, widest=6)
+    assert pace.minutes(passes) == pytest.approx(2.0) and pace.memory(passes) == 1060
+    assert pace.memory(replace(passes, widest=99)) == 1070  # what does not fit is learnt on in parts
 
 
 def test_the_pace_is_measured(encoder):

@@ -66,7 +66,7 @@ class Seeing:
 
     def __init__(self, encoder, wave):
         self.encoder, self.wave = encoder, wave(torch.full((3, 32, 32), 0.5)) - 0.5
-        self.frozen = encoder.frozen
+        self.frozen, self.model = encoder.frozen, encoder.model
 
     def embed_images(self, pixels):
         seen = ((pixels - 0.5) * normalize(self.wave.flatten(), dim=0).view_as(self.wave)).flatten(-3).sum(-1)
@@ -91,7 +91,7 @@ def starts(classifier, pixels, monkeypatch):
     """What a search by these settings learns from."""
     seen = []
 
-    def learn(self, batch_size, pixels, family, aim, start, generator, steps):
+    def learn(self, pixels, family, aim, start, generator, steps):
         seen.extend(start)
         return []
 
@@ -125,9 +125,9 @@ def test_after_a_trial_the_starts_that_gather_best_go_on(classifier, pixels, mon
     family, rounds = WindowFamily(), []
     original = Gatherer._learn
 
-    def learn(self, batch_size, pixels, family, aim, start, generator, steps):
+    def learn(self, pixels, family, aim, start, generator, steps):
         rounds.append((steps, len(start)))
-        return original(self, batch_size, pixels, family, aim, start, generator, steps)
+        return original(self, pixels, family, aim, start, generator, steps)
 
     monkeypatch.setattr(Gatherer, "_learn", learn)
     settings = {"starts": 5, "steps": 3, "batch_size": 2, "learning_rate": 1e-6}

@@ -231,8 +231,8 @@ def test_scan(encoder, pixels):
     classifier = ZeroShotClassifier(encoder, NAMES)
     assert [one.kind for one in result.simulations] == ["patch", "full image"]
     for one in result.simulations:
-        assert one.clean == pytest.approx(classifier.shares(pixels))
-        assert one.adversarial == pytest.approx(classifier.shares(pixels, one.trigger))
+        assert one.clean == pytest.approx(classifier.shares(encoder.embed_pixels(pixels)))
+        assert one.adversarial == pytest.approx(classifier.shares(encoder.embed_pixels(pixels, one.trigger)))
     patch, full = (one.trigger for one in result.simulations)
     assert any(torch.equal(patch.mask, area[0]) for area in patch_areas(32, 0.029))
     assert full.delta.shape == (3, 32, 32) and full.delta.abs().max() <= 8 / 255

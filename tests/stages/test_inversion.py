@@ -7,6 +7,7 @@ from torch.nn.functional import normalize
 from hf_invertune.data.pixels import as_float
 from hf_invertune.errors import InputError
 from hf_invertune.models.classifier import TEMPERATURE, ZeroShotClassifier
+from hf_invertune.stages import descent
 from hf_invertune.stages.configs import InversionConfig
 from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
 from hf_invertune.stages.inversion import TriggerInverter, dissimilarity, info_nce
@@ -92,7 +93,7 @@ def loss(classifier, pixels):
         inverter = TriggerInverter(classifier, family, InversionConfig(**{**NO_WEIGHTS, **weights}))
         trigger = trigger or MaskedTrigger(masks, patterns)
         with torch.no_grad():
-            value, entropy = inverter._loss(pixels.unsqueeze(0), trigger, [2, 0])
+            value, entropy = inverter._figures(pixels.unsqueeze(0), trigger, [2, 0])
             embeddings = classifier.encoder.embed_images(trigger(pixels.unsqueeze(0)))
         torch.testing.assert_close(entropy, info_nce(embeddings @ classifier.head.T / TEMPERATURE, [2, 0]))
         return value, embeddings
@@ -156,11 +157,11 @@ def test_results(invert, family):
 def test_the_objective_is_the_mean_over_the_last_quarter(invert, monkeypatch):
     losses = iter(range(1, 10))
 
-    def loss(self, clean, trigger, labels):
+    def figures(self, clean, trigger, labels):
         value = trigger.coverage() * 0 + next(losses)
-        return value, value / 2
+        return torch.stack([value, value / 2])
 
-    monkeypatch.setattr(TriggerInverter, "_loss", loss)
+    monkeypatch.setattr(TriggerInverter, "_figures", figures)
     (found,) = invert([1], steps=9)
     assert (found.objective, found.cross_entropy) == (8.5, 4.25)  # of the losses 8 and 9
 
@@ -245,13 +246,14 @@ def test_nan_weights(invert, encoder):
 
 @pytest.fixture
 def memory(encoder, monkeypatch):
-    """Let memory run out, with this error, for batches of more than `limit` pictures; the list of sizes tried."""
+    """Let memory run out, with this error, for more than `size` pictures at once; the numbers of triggers and pictures tried."""
     embed, sizes = encoder.embed_images, []
+    monkeypatch.setattr(descent, "pictures_at_once", lambda encoder, size: 1_000)
 
     def limit(size, error):
         def fail_above(pixels):
-            sizes.append(pixels.shape[1])
-            if sizes[-1] > size:
+            sizes.append(tuple(pixels.shape[:2]))
+            if math.prod(sizes[-1]) > size:
                 raise error
             return embed(pixels)
 
@@ -268,26 +270,42 @@ def memory(encoder, monkeypatch):
         RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"),
     ],
 )
-def test_the_batch_is_halved_when_memory_runs_out(invert, memory, error):
-    expected = invert(batch_size=4)
-    sizes = memory(5, error)
-    found = invert(batch_size=16)
-    assert sizes == [16, 8, 4, 4, 4, 4]
-    assert same(found, expected)
+def test_triggers_are_learnt_in_parts_when_memory_runs_out(invert, memory, error):
+    """Each as if it were alone, so that the results are those of all at once."""
+    expected = invert([2, 0, 1], batch_size=4, steps=3)
+    sizes = memory(8, error)
+    found = invert([2, 0, 1], batch_size=4, steps=3)
+    assert sizes == [(3, 4), (1, 4), (1, 4), (1, 4), (1, 4), (1, 4), (1, 4), (1, 4), (1, 4), (1, 4)]
+    for one, other in zip(found, expected, strict=True):
+        assert one.objective == pytest.approx(other.objective, rel=1e-4)
+        torch.testing.assert_close(one.trigger.pattern, other.trigger.pattern, rtol=0, atol=1e-3)
+
+
+def test_pictures_are_fewer_when_memory_does_not_suffice_for_one_trigger(invert, memory):
+    sizes = memory(3, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."))
+    invert([1, 0], batch_size=4, steps=1)
+    assert sizes == [(2, 4), (1, 4), (1, 2), (1, 2)]
+
+
+def test_parts_follow_from_the_memory_that_there_is(invert, memory, monkeypatch):
+    sizes = memory(1_000, None)
+    monkeypatch.setattr(descent, "pictures_at_once", lambda encoder, size: 9)
+    invert([1, 0, 2], batch_size=4, steps=1)
+    assert sizes == [(2, 4), (1, 4)]
 
 
 def test_no_memory_at_all(invert, memory):
     sizes = memory(0, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."))
     with pytest.raises(RuntimeError, match="No executable batch size"):
         invert(batch_size=4)
-    assert sizes == [4, 2, 1]
+    assert sizes == [(2, 4), (1, 4), (1, 2), (1, 1)]
 
 
 def test_other_errors_pass(invert, memory):
     sizes = memory(0, RuntimeError("shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         invert(batch_size=4)
-    assert sizes == [4]
+    assert sizes == [(2, 4)]
 
 
 @pytest.mark.parametrize(

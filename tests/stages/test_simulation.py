@@ -2,6 +2,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import normalize
 
 from hf_invertune.models.classifier import ZeroShotClassifier
@@ -43,7 +44,7 @@ class TopRight:
     """An encoder that sees nothing but the mean colour of a square near the top right corner."""
 
     device = torch.device("cpu")
-    frozen = staticmethod(nullcontext)
+    frozen, model = staticmethod(nullcontext), nn.Identity()
     embed_batches, embed_pixels = DualEncoder.embed_batches, DualEncoder.embed_pixels
 
     def embed_images(self, pixels):

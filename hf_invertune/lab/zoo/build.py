@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from transformers import set_seed
 
 from ...data.prompts import prompts
@@ -23,6 +22,7 @@ from ...utils.files import is_intact, whole_folder, write_checksums, write_json
 from ...utils.locks import locked
 from ...utils.progress import progress
 from ...utils.runtime import orphaned, work_side_by_side
+from ...utils.sharing import this_process
 from ..attacks.attack import Attack
 from ..attacks.inject import inject
 from ..attacks.measure import measure_attack
@@ -245,7 +245,7 @@ def _make_base(zoo: Zoo, seed: int, folder: Path) -> None:
     recipe, world = zoo.recipe, zoo.world
     model, training = recipe.model, recipe.pretraining
     set_seed(seed)
-    encoder = _fresh(model, world).to(PartialState().device)
+    encoder = _fresh(model, world).to(this_process().device)
     with tempfile.TemporaryDirectory() as scratch:
         train_contrastive(
             encoder,
