@@ -81,7 +81,10 @@ Reference = Annotated[
     ),
 ]
 Preset = Annotated[
-    str | None, option("Settings by name: 'default', or 'paper' for what InverTune's authors describe.")
+    str | None,
+    option(
+        "Settings by name: 'default', 'patches' to look for patches alone, 'paper' for what InverTune's authors describe."
+    ),
 ]
 Assignments = Annotated[
     list[str] | None, option("One setting, as tuning.lora_r=16; once for each. It overrules --config.", "--set")

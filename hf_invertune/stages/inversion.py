@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 from ..models.classifier import ZeroShotClassifier
 from ..triggers import Trigger
@@ -14,6 +13,7 @@ from ..utils.storage import Saved
 from .configs import InversionConfig
 from .descent import Descent
 from .families import TriggerFamily
+from .similarity import dissimilarity
 
 
 WORKING = 1.0
@@ -134,11 +134,3 @@ def held_out(classifier: ZeroShotClassifier, inverted: InvertedTrigger, pixels: 
     encoder = classifier.encoder
     embeddings = encoder.embed_pixels(pixels, inverted.trigger.on(encoder.device))
     return max(float(info_nce(classifier.logits(embeddings).unsqueeze(0), [inverted.label])), 1e-6)
-
-
-def dissimilarity(triggered: Tensor, clean: Tensor) -> Tensor:
-    """1 - SSIM(x', x) with data range 1: L x N x 3 x H x W and 1 x N x 3 x H x W give L."""
-    pairs = clean.expand_as(triggered).flatten(0, 1)
-    values = ssim(triggered.flatten(0, 1), pairs, data_range=1.0, reduction="none")
-    assert isinstance(values, Tensor)
-    return 1 - values.view(triggered.shape[:2]).mean(1)

@@ -1,4 +1,4 @@
-"""Settings by name: the method of the paper, beside ours."""
+"""Settings by name: ours, a quicker search, and the method of the paper."""
 
 from typing import Any
 
@@ -8,6 +8,11 @@ from .configs import RemovalConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    # Less than half of the work: what is no patch, and what needs a word, is not looked for.
+    "patches": {
+        "scan": {"families": ["masked"], "gathering": {"families": ["window"]}, "words": []},
+        "tuning": {"max_steps": 75, "search_steps": 0, "pool_size": 4},
+    },
     # InverTune (arXiv 2506.12411): one family, one trigger that is inverted and stays as it is, critical layers only. The
     # label is found by a race, and where the paper tunes all weights at 2e-6 to 8e-6, this is a LoRA adapter at its own rate.
     "paper": {
@@ -31,7 +36,8 @@ def preset(name: str) -> RemovalConfig:
     """The settings of that name.
 
     Args:
-        name (`str`): `"default"`, or `"paper"`: what InverTune's authors describe, with a LoRA adapter.
+        name (`str`): `"default"`; `"patches"`, a search for patches alone; or `"paper"`, what InverTune's authors describe,
+            with a LoRA adapter.
 
     Raises:
         InputError: no such preset.

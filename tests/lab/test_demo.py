@@ -47,9 +47,8 @@ def shown(request, folder):
             quick = RemovalConfig(
                 ScanConfig(**QUICK, gathering=gathering),
                 tuning=TuningConfig(max_steps=60, search_steps=0, pool_size=2),
-                seed=3,
             )
-            patch.setattr("hf_invertune.lab.demo.RemovalConfig", lambda seed: quick)
+            patch.setattr("hf_invertune.stages.presets.preset", lambda name: quick)
             never = dict.fromkeys(("masked", "additive"), Bars(1e9, 1e9))
             short = replace(quick.scan, steps=(2, 2), bars=never, gathering=GatheringConfig(families=()))
             scanner = "hf_invertune.report.audit.TargetIdentifier"

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch.nn.functional import normalize
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from hf_invertune.data.pixels import as_float
 from hf_invertune.errors import InputError
@@ -10,7 +11,8 @@ from hf_invertune.models.classifier import TEMPERATURE, ZeroShotClassifier
 from hf_invertune.stages import descent
 from hf_invertune.stages.configs import InversionConfig
 from hf_invertune.stages.families import AdditiveFamily, MaskedFamily
-from hf_invertune.stages.inversion import TriggerInverter, dissimilarity, info_nce
+from hf_invertune.stages.inversion import TriggerInverter, info_nce
+from hf_invertune.stages.similarity import dissimilarity
 from hf_invertune.triggers import AdditiveTrigger, MaskedTrigger
 
 
@@ -74,6 +76,18 @@ def test_dissimilarity():
 
     expected = torch.tensor([0.0, 1 - (ssim(0.0, 0.05) + ssim(0.02, 0.05)) / 2])
     torch.testing.assert_close(dissimilarity(triggered, clean), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (7, 40)])
+def test_dissimilarity_and_its_gradient_are_those_of_torchmetrics(size):
+    clean = torch.rand(1, 3, 3, *size)
+    triggered = (clean + 0.3 * torch.randn(2, 3, 3, *size)).clamp(0, 1).requires_grad_()
+    pairs = triggered.flatten(0, 1), clean.expand_as(triggered).flatten(0, 1)
+    expected = 1 - structural_similarity_index_measure(*pairs, data_range=1.0, reduction="none").view(2, 3).mean(1)
+    ours = dissimilarity(triggered, clean)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+    gradients = [torch.autograd.grad(value.sum(), triggered)[0] for value in (ours, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-6)
 
 
 def test_dissimilarity_of_the_same_picture(pixels):

@@ -1,5 +1,7 @@
 """The paper's way is one argument away, and does what the paper says."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_plan import forced_bars, pictures, removal_config
@@ -16,6 +18,14 @@ def test_presets_by_name():
     assert preset("default") == RemovalConfig()
     with pytest.raises(InputError, match="`preset`: got 'papre'; the nearest are 'paper'"):
         preset("papre")
+
+
+def test_a_search_for_patches_is_as_thorough_as_ever_in_its_families():
+    """So that its bars mean what they mean elsewhere: it leaves families out, and changes nothing of those that it keeps."""
+    scan, whole = preset("patches").scan, RemovalConfig().scan
+    assert list(scan.searched) == ["window", "masked"]
+    left_out = {"families": whole.families, "words": whole.words}
+    assert replace(scan, **left_out, gathering=replace(scan.gathering, families=whole.gathering.families)) == whole
 
 
 def test_settings_of_the_paper():
