@@ -6,7 +6,7 @@ PIP_INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c co
 CODE := $(wildcard hf_invertune tests examples benchmarks mkdocs_hooks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs test test-slow lint format clean
+.PHONY: help bench demo docs test test-slow lint format clean
 
 help:  ## Say what the targets are
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,11 @@ test: $(VENV)/.installed-test  ## Run the tests, with coverage of at least 90 %
 
 test-slow: $(VENV)/.installed-test  ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/.installed-test  ## Time the inner loops against bare passes, and fill the tables of docs/performance.md
+	$(BIN)/python benchmarks/performance.py
+	$(BIN)/python benchmarks/timings.py
+	$(BIN)/python benchmarks/tables.py
 
 docs: $(VENV)/.installed-docs  ## Build the documentation in site/; a broken link or a missing name is an error
 	$(BIN)/mkdocs build --strict --quiet

@@ -11,7 +11,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -39,13 +39,12 @@ from hf_invertune.stages.inversion import InvertedTrigger, TriggerInverter
 from hf_invertune.stages.localization import NeuronLocalizer
 from hf_invertune.stages.plan import Pool, TuningPlan
 from hf_invertune.tuning.arguments import InverTuneArguments
+from hf_invertune.tuning.pursuit import IMAGES
 from hf_invertune.tuning.trainer import InverTuneTrainer
 from hf_invertune.utils.runtime import keep_freed_memory
 
 
 LABELS = 1_000
-STEPS = 4
-"""Updates of a run; the first is not timed."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ class Shape:
 
 SHAPES = {
     "ViT-B/32": Shape(12, 768, 32, (16, 256)),
-    "ViT-B/16": Shape(12, 768, 16, (8, 128)),
+    "ViT-B/16": Shape(12, 768, 16, (4, 128)),
     "ViT-L/14": Shape(24, 1024, 14, (4, 64)),
-    "SigLIP-B/16": Shape(12, 768, 16, (8, 128), siglip=True),
+    "SigLIP-B/16": Shape(12, 768, 16, (4, 128), siglip=True),
 }
 TINY = "the demo's, 32 px"
 
@@ -164,7 +163,7 @@ class Bench:
         """Its limit: the same passes through the same adapter."""
         quarter = self.pictures // 4
         clean, both = self.input[:quarter], self.input[: 2 * quarter]
-        chased = self.input[: max(1, quarter // 4) * 8].clone().requires_grad_()
+        chased = torch.rand(max(1, quarter // 4) * IMAGES, *self.input.shape[1:], device=self.device).requires_grad_()
         adapted = add_adapter(self.encoder, range(self.encoder.layers), None, 8, 16)
         optimizer = torch.optim.SGD([p for p in adapted.parameters() if p.requires_grad], lr=0.0)
         for _ in range(steps):
@@ -204,9 +203,10 @@ def ticks(device: torch.device) -> Iterator[list[float]]:
         outer += max(times.values(), key=lambda one: one[-1])
 
 
-def seconds_a_step(run: Callable[[int], None], device: torch.device) -> list[float]:
+def seconds_a_step(run: Callable[[int], None], device: torch.device, steps: int) -> list[float]:
+    """Of so many updates; one before them is not timed."""
     with ticks(device) as times:
-        run(STEPS + 1)
+        run(steps + 1)
     return [after - before for before, after in zip(times[:-1], times[1:], strict=True)]
 
 
@@ -216,18 +216,18 @@ def memory(run: Callable[[int], None]) -> int | None:
     return cost.peak_memory
 
 
-def measure(bench: Bench, repeats: int) -> list[dict[str, Any]]:
+def measure(bench: Bench, loops: Sequence[str], steps: int, repeats: int) -> list[dict[str, Any]]:
     """Of each loop the seconds and the memory of a step, and its limit's."""
     rows = []
-    for loop, names in LOOPS.items():
-        ours, bare = (getattr(bench, name) for name in names)
+    for loop in loops:
+        ours, bare = (getattr(bench, name) for name in LOOPS[loop])
         with measure_cost() as cost:
             ours(1)
         peaks = [memory(run) for run in (bare, ours)]
         taken: tuple[list[float], list[float]] = ([], [])
         for _ in range(repeats):
             for run, seconds in zip((bare, ours), taken, strict=True):
-                seconds += seconds_a_step(run, bench.device)
+                seconds += seconds_a_step(run, bench.device, steps)
         limit, own = map(median, taken)
         row = {
             "loop": loop,
@@ -248,6 +248,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [TINY, *SHAPES]
     parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"of {', '.join(known)}; all when not given")
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=list(LOOPS))
+    parser.add_argument("--steps", type=int, default=4, help="updates of a run")
     parser.add_argument("--repeats", type=int, default=3, help="how often ours and the bare passes take turns")
     options = parser.parse_args()
     keep_freed_memory()
@@ -257,7 +259,10 @@ def main() -> None:
     shapes = json.loads(path.read_text())["shapes"] if path.is_file() else {}
     for shape in options.shapes or known:
         print(shape, flush=True)
-        shapes[shape] = measure(Bench(*load(shape, device)), options.repeats)
+        rows = {one["loop"]: one for one in shapes.get(shape, [])}
+        for one in measure(Bench(*load(shape, device)), options.loops, options.steps, options.repeats):
+            rows[one["loop"]] = one
+        shapes[shape] = [rows[loop] for loop in LOOPS if loop in rows]
         ordered = {one: shapes[one] for one in known if one in shapes}
         write_result(name, "make bench", {"device": device, "labels": LABELS, "shapes": ordered})
 

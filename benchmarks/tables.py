@@ -19,6 +19,7 @@ from development_tables import (
     text_keys,
     trusted,
 )
+from performance_tables import budgets, loops, processes
 from results_file import RESULTS, percent, result, sourced
 
 from hf_invertune.utils.markdown import markdown_table
@@ -67,8 +68,9 @@ def victims() -> str:
 
 def timings() -> str:
     facts = result("timings")
+    named = {"import": "`import hf_invertune`, after torch and transformers"}
     rows = [
-        [f"`hf-invertune {command}`", ", ".join(f"{run:.1f}" for run in runs)]
+        [named.get(command, f"`hf-invertune {command}`"), ", ".join(f"{run:.2g}" for run in runs)]
         for command, runs in facts["wall_seconds"].items()
     ]
     return sourced(markdown_table(["command", "wall seconds, each run"], rows), "timings")
@@ -197,7 +199,8 @@ def span_of(bounds: dict[str, float]) -> str:
 TABLES = {
     "README.md": {"arena_summary": arena_summary},
     "docs/command-line.md": {"exit_codes": exit_codes},
-    "docs/results.md": {"arena": headline, "victims": victims, "demo": demo, "cifar10": cifar10, "timings": timings},
+    "docs/results.md": {"arena": headline, "victims": victims, "demo": demo, "cifar10": cifar10},
+    "docs/performance.md": {"budgets": budgets, "loops": loops, "processes": processes, "timings": timings},
     "docs/architecture.md": {"structure": structure, "redesign": redesign},
     "docs/configuration.md": {"settings": settings},
     "docs/calibration.md": {"calibration": calibration, "public_models": public_models},

@@ -2,7 +2,7 @@
 
     python benchmarks/timings.py
 
-Writes benchmarks/results/timings.json: wall seconds of each run.
+Writes benchmarks/results/timings.json: wall seconds of each run, and of `import hf_invertune` after torch and transformers.
 """
 
 import subprocess
@@ -14,7 +14,13 @@ from pathlib import Path
 from results_file import write_result
 
 
-COMMANDS = {"--help": 5, "demo": 1}
+IMPORT = """
+import time, torch, transformers
+begin = time.perf_counter()
+import hf_invertune
+print(time.perf_counter() - begin)
+"""
+COMMANDS = {"--help": 5, "demo": 3}
 
 
 def seconds(*arguments: str) -> float:
@@ -24,8 +30,13 @@ def seconds(*arguments: str) -> float:
     return round(time.perf_counter() - begin, 2)
 
 
+def import_seconds() -> float:
+    done = subprocess.run([sys.executable, "-c", IMPORT], check=True, stdout=subprocess.PIPE, text=True)
+    return round(float(done.stdout), 3)
+
+
 def main() -> None:
-    figures = {}
+    figures = {"import": sorted(import_seconds() for _ in range(5))}
     for command, runs in COMMANDS.items():
         with tempfile.TemporaryDirectory() as folder:
             place = ["--output-dir", folder, "--overwrite"] if command == "demo" else []

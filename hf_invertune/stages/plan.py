@@ -9,6 +9,7 @@ from torch import Tensor
 from ..models.classifier import ZeroShotClassifier
 from ..triggers import Trigger
 from ..utils.seeds import stream
+from ..utils.sharing import gathered, own_items
 from ..utils.storage import Saved
 from .configs import RemovalConfig
 from .families import TriggerFamily
@@ -32,6 +33,21 @@ class Pool(Saved):
     family: TriggerFamily
     triggers: list[Trigger]
     directions: Tensor
+
+    def share(self) -> "Pool":
+        """The triggers that this process learns on and tunes against, where several work together."""
+        own = own_items(len(self.triggers))
+        if len(own) == len(self.triggers):
+            return self
+        return Pool(self.family, [self.triggers[row] for row in own], self.directions[own])
+
+    def whole(self) -> "Pool":
+        """The shares of all processes together; each must call it."""
+        shares = gathered(self)
+        if len(shares) == 1:
+            return self
+        triggers = [trigger for share in shares for trigger in share.triggers]
+        return Pool(self.family, triggers, torch.cat([share.directions for share in shares]))
 
 
 @dataclass

@@ -30,7 +30,7 @@ class PursuitCallback(InverTuneCallback):
     A trigger that stays as it was when the tuning began is soon unlearnt, while the shortcut beside it stays. Every
     `args.search_steps` updates the places where triggers gather are searched anew, from other random starts: what is left,
     or was hidden behind a stronger one, gets pools too. In a run that is resumed the triggers go on from where they were,
-    with a fresh optimiser.
+    with a fresh optimiser. Of several processes, each learns on its share of every pool and tunes against that.
     """
 
     place = -5
@@ -41,7 +41,16 @@ class PursuitCallback(InverTuneCallback):
         plan = self.trainer.plan
         assert plan is not None
         self.pixels = self.trainer.train_dataset.pixels.to(self.trainer.model.device)
-        self.chases = [self._chase(pool) for pool in plan.pools]
+        self.chases: list[Chase] = []
+        pools, plan.pools = plan.pools, []
+        self._pursue(pools)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        plan = self.trainer.plan
+        assert plan is not None
+        plan.pools = [pool.whole() for pool in plan.pools]
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -59,8 +68,13 @@ class PursuitCallback(InverTuneCallback):
             embeddings = trainer.classifier.encoder.embed_images(chase.trigger()(pixels))
             chase.step(embeddings)
 
-    def _chase(self, pool: Pool) -> "Chase":
-        return Chase(pool, self.trainer.train_dataset.pixels.shape[-2:], self.trainer.model.device)
+    def _pursue(self, pools: list[Pool]) -> None:
+        """Learn on these too, or on this process's share of them."""
+        plan, size = self.trainer.plan, self.trainer.train_dataset.pixels.shape[-2:]
+        assert plan is not None
+        own = [pool.share() for pool in pools]
+        plan.pools += own
+        self.chases += [Chase(pool, size, self.trainer.model.device) for pool in own if pool.triggers]
 
     def _search(self, step: int) -> None:
         trainer, pixels = self.trainer, self.trainer.train_dataset.pixels
@@ -68,9 +82,7 @@ class PursuitCallback(InverTuneCallback):
         seed = stream(config.seed, "pursuit", step)
         found = Gatherer(classifier.encoder, classifier.head, config.scan.gathering, seed).gather(pixels)
         pools = broadcast_object_list([make_pools(classifier, pixels, planted(found, config.scan), config)])[0]
-        assert trainer.plan is not None
-        trainer.plan.pools += pools
-        self.chases += [self._chase(pool) for pool in pools]
+        self._pursue(pools)
 
 
 class Chase:

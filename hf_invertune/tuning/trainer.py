@@ -305,9 +305,11 @@ class InverTuneTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        if self.is_world_process_zero() and self.plan is not None:
+        assert self.plan is not None
+        plan = replace(self.plan, pools=[pool.whole() for pool in self.plan.pools])
+        if self.is_world_process_zero():
             # Written last: a checkpoint without it was cut off and is not resumed from.
-            self.plan.save(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
+            plan.save(Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}")
 
 
 def _source(model: str | LoadedModel | PreTrainedModel, processor: ProcessorMixin | None) -> LoadedModel:

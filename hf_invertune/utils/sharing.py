@@ -30,6 +30,25 @@ def alone() -> Iterator[None]:
         _alone.reset(token)
 
 
+def own_items(count: int) -> list[int]:
+    """Which of so many items this process takes, where all that work together take a part each."""
+    items = list(range(count))
+    if not are_several():
+        return items
+    with this_process().split_between_processes(items) as own:
+        return own
+
+
+def gathered(value: Result) -> list[Result]:
+    """The values of all processes that work together, in their order; each must call it at the same point of its work."""
+    return gather_object([value]) if are_several() else [value]
+
+
+def are_several() -> bool:
+    """Whether other processes work on the same model."""
+    return not _alone.get() and distributed.is_available() and distributed.is_initialized()
+
+
 def shared(work: Callable[[list[int]], list[Result]], count: int) -> list[Result]:
     """What `work` gives for items 0 to `count` - 1, one result each; of several processes each does a part of them.
 
@@ -42,16 +61,16 @@ def shared(work: Callable[[list[int]], list[Result]], count: int) -> list[Result
     Raises:
         Exception: what `work` raised in this process, or in the first of the others in which it did.
     """
-    items = list(range(count))
-    if _alone.get() or not (distributed.is_available() and distributed.is_initialized()):
-        return work(items)
-    with this_process().split_between_processes(items) as own:
-        try:
-            outcome: list[Result] | Exception = work(own) if own else []
-        except Exception as error:
-            outcome = error
-    outcomes = gather_object([outcome])
-    for one in (outcome, *outcomes):
-        if isinstance(one, Exception):
-            raise one
-    return [result for part in outcomes for result in part]
+    own = own_items(count)
+    if not are_several():
+        return work(own)
+    results: list[Result] = []
+    trouble: Exception | None = None
+    try:
+        results = work(own) if own else []
+    except Exception as error:
+        trouble = error
+    troubles = [one for one in (trouble, *gathered(trouble)) if one is not None]
+    if troubles:
+        raise troubles[0]
+    return [result for part in gathered(results) for result in part]

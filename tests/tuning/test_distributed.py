@@ -8,24 +8,32 @@ from forked import run_two_ranks
 TESTS = Path(__file__).parents[1] / "helpers"
 AGREEMENT = """
 import sys
-sys.path.insert(0, sys.argv[3])
+sys.path[:0] = [sys.argv[3], sys.argv[4]]
+import accelerate
 import torch
 from tiny_plan import INVERSION, make_trainer, tiny_plan
+from test_pursuit import make_pool
+from hf_invertune.stages.plan import TuningPlan
 from hf_invertune.tuning.callbacks import ReinversionCallback
 from hf_invertune.models.loading import load_model
 
 source = load_model(sys.argv[1], device="cpu")
 callbacks = [ReinversionCallback(INVERSION, lead=1e9)]
 settings = {"per_device_train_batch_size": 4, "reinversion_steps": 2, "max_steps": 3, "learning_rate": 0.01}
-trainer = make_trainer(source, sys.argv[2], plan=tiny_plan(), callbacks=callbacks, **settings)
+settings |= {"save_strategy": "steps", "save_steps": 3}
+plan = tiny_plan()
+plan.pools = [make_pool(5)]
+before = [trigger.digest() for trigger in plan.pools[0].triggers]
+trainer = make_trainer(source, sys.argv[2], plan=plan, callbacks=callbacks, **settings)
 accelerator = trainer.accelerator
 assert accelerator.num_processes == 2, accelerator.num_processes
 
-local = []
+local, shares = [], []
 compute = trainer.compute_loss
 def record(*args, **kwargs):
     loss = compute(*args, **kwargs)
     local.append(loss.detach())
+    shares.append(len(trainer.plan.pools[0].triggers))
     return loss
 trainer.compute_loss = record
 trainer.train()
@@ -43,6 +51,12 @@ triggers = [inverted.trigger for inverted in trainer.plan.inverted]
 assert len(triggers) == 3
 first, second = accelerator.gather(triggers[2].mask.unsqueeze(0))
 assert torch.equal(first, second)
+assert shares == [3 - accelerator.process_index] * 3, shares
+after = [trigger.digest() for trigger in trainer.plan.pools[0].triggers]
+assert len(after) == 5 and not set(before) & set(after), "each trigger is learnt on by one of the two"
+assert accelerate.utils.gather_object(after) == 2 * after
+kept = TuningPlan.load(f"{sys.argv[2]}/checkpoint-3").pools[0]
+assert [trigger.digest() for trigger in kept.triggers] == after and len(kept.directions) == 5
 logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 torch.testing.assert_close(torch.tensor(logged), losses.mean(0), atol=1e-3, rtol=0)
 accelerator.print("both ranks agree")
@@ -93,7 +107,7 @@ def printed(tiny_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     script = folder / "train.py"
     script.write_text(AGREEMENT + INTERRUPTION)
-    ranks = run_two_ranks(script, tiny_folder, folder / "out", TESTS)
+    ranks = run_two_ranks(script, tiny_folder, folder / "out", TESTS, Path(__file__).parent)
     for rank in ranks:
         assert rank.returncode == 0, rank.stderr[-3000:]
     return "".join(rank.stdout for rank in ranks)
