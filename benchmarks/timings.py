@@ -20,7 +20,7 @@ begin = time.perf_counter()
 import hf_invertune
 print(time.perf_counter() - begin)
 """
-COMMANDS = {"--help": 5, "demo": 3}
+COMMANDS = {"--help": 5, "demo": 2}
 
 
 def seconds(*arguments: str) -> float:

@@ -104,10 +104,33 @@ def test_inputs_are_words_for_the_scan_and_no_commands(project, stub):
         assert "${{" not in step.get("run", "")
 
 
+def test_an_output_of_several_lines_sets_no_other_output(project, stub):
+    done, outputs = run(STEPS["Scan"], project, inputs(output="a.sarif\nanswer=b"), before=stub)
+    assert done.returncode == 2 and done.stderr == "output: got a name of several lines; pass one.\n"
+    assert outputs == {} and not (project / "words").exists()
+
+
+def test_an_answer_that_is_there_is_not_taken_for_this_scans(project, stub):
+    """The stub writes none."""
+    (project / "hf-invertune.sarif").write_text("old")
+    run(STEPS["Scan"], project, inputs(models="org/one"), before=stub)
+    assert not (project / "hf-invertune.sarif").exists()
+
+
 def test_install_step(project):
-    """With pip's own dry run, of a package that is there."""
+    """With pip's own dry run, of a package that is there, and beside a folder that has pip's name."""
+    (project / "pip").mkdir()
+    (project / "pip" / "__main__.py").write_text("raise SystemExit('another pip')")
     done, _ = run(STEPS["Install"], project, inputs(package="typer"), PIP_DRY_RUN="1", PIP_NO_INDEX="1")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_action_installs_the_commit_that_it_is_of(project):
+    pip = project / "python"
+    pip.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@" > words\n')
+    pip.chmod(0o755)
+    run(STEPS["Install"], project, inputs(), before=project, GITHUB_ACTION_PATH="/actions/one commit")
+    assert (project / "words").read_text().splitlines() == ["-P", "-m", "pip", "install", "/actions/one commit"]
 
 
 def test_workflow(project):
