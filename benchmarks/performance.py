@@ -103,7 +103,7 @@ class Bench:
         self.encoder, self.pictures, self.device = encoder, pictures, encoder.device
         generator = torch.Generator().manual_seed(0)
         size = (encoder.image_size,) * 2
-        self.pixels = torch.randint(256, (max(48, pictures), 3, *size), generator=generator, dtype=torch.uint8)
+        self.pixels = torch.randint(256, (max(12, pictures), 3, *size), generator=generator, dtype=torch.uint8)
         self.input = torch.rand(pictures, 3, *size, generator=generator).to(self.device)
         width = encoder.embed_pixels(self.pixels[:1]).shape[-1]
         self.classifier = ZeroShotClassifier(encoder, ["label", "other"])
