@@ -115,6 +115,9 @@ class Given:
         float | None, option("Rate at which clean models may be called anything but clean; 0.01 by default.")
     ] = None
     seed: Annotated[int | None, option("Seed of everything random.", min=0, max=2**32 - 1)] = None
+    deterministic: Annotated[
+        bool, option("The same bits from run to run on one machine, more slowly on a GPU.", "--deterministic")
+    ] = False
     revision: Revision = None
     subfolder: Subfolder = None
     variant: Variant = None
@@ -148,7 +151,12 @@ class Given:
         if self.false_alarms is not None:
             config = config.with_false_alarms(self.false_alarms)
         config = config.assign([*(self.assignments or []), *assignments], "assignments")
-        return config if self.seed is None else config.assign([f"seed={self.seed}"])
+        config = config if self.seed is None else config.assign([f"seed={self.seed}"])
+        if self.deterministic:
+            from transformers import enable_full_determinism
+
+            enable_full_determinism(config.seed)
+        return config
 
     def pictures(self, seed: int, processor: "ProcessorMixin") -> "PixelDataset":
         """The images for a model with this processor; `seed` draws them when there is a limit."""
