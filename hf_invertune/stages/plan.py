@@ -28,18 +28,21 @@ class Pool(Saved):
         family ([`TriggerFamily`]): what they look like.
         triggers (`list[Trigger]`): T of them.
         directions (`Tensor`): T x D, unit vectors: where each leads.
+        learning (`dict[str, Tensor]`): once a tuning learns on them, what it needs to go on where it was, each leading with T.
     """
 
     family: TriggerFamily
     triggers: list[Trigger]
     directions: Tensor
+    learning: dict[str, Tensor] = field(default_factory=dict)
 
     def share(self) -> "Pool":
         """The triggers that this process learns on and tunes against, where several work together."""
         own = own_items(len(self.triggers))
         if len(own) == len(self.triggers):
             return self
-        return Pool(self.family, [self.triggers[row] for row in own], self.directions[own])
+        learning = {name: value[own] for name, value in self.learning.items()}
+        return Pool(self.family, [self.triggers[row] for row in own], self.directions[own], learning)
 
     def whole(self) -> "Pool":
         """The shares of all processes together; each must call it."""
@@ -47,7 +50,9 @@ class Pool(Saved):
         if len(shares) == 1:
             return self
         triggers = [trigger for share in shares for trigger in share.triggers]
-        return Pool(self.family, triggers, torch.cat([share.directions for share in shares]))
+        held = [share for share in shares if share.triggers]  # an empty one has learnt nothing
+        learning = {name: torch.cat([share.learning[name].cpu() for share in held]) for name in held[0].learning}
+        return Pool(self.family, triggers, torch.cat([share.directions for share in held]), learning)
 
 
 @dataclass

@@ -20,6 +20,8 @@ IMAGES = 8
 """Clean images on which the triggers take a step."""
 RATE = 0.3
 """Of Adam, on the unbounded variables of the triggers."""
+KEPT = ("variable", "exp_avg", "exp_avg_sq", "step")
+"""What a chase needs to go on: each variable of its triggers, and what Adam knows of it."""
 RENEWAL = 40
 """After so many updates the second half of a pool starts anew, from random values."""
 
@@ -29,8 +31,8 @@ class PursuitCallback(InverTuneCallback):
 
     A trigger that stays as it was when the tuning began is soon unlearnt, while the shortcut beside it stays. Every
     `args.search_steps` updates the places where triggers gather are searched anew, from other random starts: what is left,
-    or was hidden behind a stronger one, gets pools too. In a run that is resumed the triggers go on from where they were,
-    with a fresh optimiser. Of several processes, each learns on its share of every pool and tunes against that.
+    or was hidden behind a stronger one, gets pools too. In a run that is resumed the triggers go on from where they were.
+    Of several processes, each learns on its share of every pool and tunes against that.
     """
 
     place = -5
@@ -89,7 +91,7 @@ class Chase:
     """The variables of a pool's triggers, and their optimiser.
 
     Args:
-        pool ([`Pool`]): what to go on from; it holds the triggers as they are after each step.
+        pool ([`Pool`]): what to go on from; it holds the triggers as they are after each step, and what a later one needs.
         size (`torch.Size`): height and width of the pictures.
         device (`torch.device`): where the model is.
     """
@@ -97,7 +99,16 @@ class Chase:
     def __init__(self, pool: Pool, size: torch.Size, device: torch.device):
         self.size = size
         self.pool, self.directions = pool, pool.directions.to(device)
-        self._start(self._parameters(torch.Generator().manual_seed(0), pool.triggers))
+        learning = {name: value.to(device) for name, value in pool.learning.items()}
+        count = len(learning) // len(KEPT)
+        if not count:
+            self._start(self._parameters(torch.Generator().manual_seed(0), pool.triggers))
+            return
+        self._start([learning[f"variable {index}"] for index in range(count)])
+        for index, value in enumerate(self.parameters):
+            state: dict[str, Tensor] = {name: learning[f"{name} {index}"] for name in KEPT[1:]}
+            state["step"] = state["step"][0].cpu()
+            self.optimizer.state[value] = state
 
     def trigger(self) -> Trigger:
         """All triggers as one batch."""
@@ -111,6 +122,17 @@ class Chase:
         self.optimizer.step()
         with torch.no_grad():
             self.pool.triggers = self.trigger().split()
+        self.pool.learning = {
+            f"{name} {index}": kept
+            for index, value in enumerate(self.parameters)
+            for name, kept in zip(KEPT, self._kept(value), strict=True)
+        }
+
+    def _kept(self, value: Tensor) -> list[Tensor]:
+        """What [`KEPT`] names of a variable."""
+        state = self.optimizer.state[value]
+        steps = state["step"].expand(len(value))
+        return [value.detach(), *(state[name] for name in KEPT[1:-1]), steps]
 
     def renew(self, generator: torch.Generator) -> None:
         """Let the second half start anew."""

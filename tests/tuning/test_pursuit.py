@@ -50,6 +50,23 @@ def test_a_step_pulls_towards_the_direction(encoder, pixels):
         assert trigger.digest() == learnt.digest()  # the plan knows where they are
 
 
+def test_a_chase_goes_on_where_it_was(encoder, pixels, tmp_path):
+    """With the variables, which its triggers do not tell to the last bit, and what the optimiser knows."""
+
+    def chase_on(pool, steps):
+        chase = Chase(pool, torch.Size((32, 32)), torch.device("cpu"))
+        for _ in range(steps):
+            chase.step(encoder.embed_images(chase.trigger()(pixels.unsqueeze(0))))
+        return [trigger.digest() for trigger in pool.triggers]
+
+    undisturbed = chase_on(make_pool(), 5)
+    plan = tiny_plan()
+    plan.pools = [make_pool()]
+    chase_on(plan.pools[0], 3)
+    plan.save(tmp_path)
+    assert chase_on(TuningPlan.load(tmp_path).pools[0], 2) == undisturbed
+
+
 def test_the_second_half_starts_anew():
     pool = make_pool()
     chase = Chase(pool, torch.Size((32, 32)), torch.device("cpu"))
