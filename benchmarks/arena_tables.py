@@ -1,15 +1,11 @@
 """Tables of zoos and arenas: victims, defences on them, the rivals' learning rates, and the one table of the README."""
 
-from collections import defaultdict
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any
+from statistics import fmean
 
 from results_file import RESULTS, percent, result, sourced
 
 from hf_invertune.lab.arena import compare
-from hf_invertune.lab.arena.compare import defence_title, figures
-from hf_invertune.lab.arena.defences import DEFENCES
 from hf_invertune.lab.arena.rows import read_rows
 from hf_invertune.lab.zoo.recipe import Recipe
 from hf_invertune.utils.markdown import markdown_table
@@ -171,32 +167,3 @@ def span(rates: list[dict]) -> str:
 
 def in_percent(rate: dict) -> float:
     return 100 * rate["hits"] / rate["count"]
-
-
-LIVE = 0.1
-"""By how much the attack's own trigger must still succeed beyond its floor, for the backdoor to count as live."""
-TITLES = {"none": "no defence", "hf_invertune": "**hf_invertune**"}
-
-
-def arena_summary() -> str:
-    """Mean figures of each defence, and on how many victims it left the attack's own trigger alive."""
-    paths = sorted(RESULTS.glob("arena_*.jsonl"))
-    runs: dict[str, list[tuple[Any, dict[str, Any]]]] = defaultdict(list)
-    for row in read_rows(paths):
-        if row.attack is not None and row.status != "did not take":
-            runs[row.defence].append((row, figures(row)))
-    columns = ["defence", "ASR before", "ASR after", "floor", "change of CA, points", "backdoor still live", "seconds"]
-    rows = []
-    for name in sorted(runs, key=list(DEFENCES).index):
-        measured = runs[name]
-        flat = [figure for _, figure in measured]
-        before, after, floor = (
-            fmean(100 * one[key] for one in flat) for key in ("asr_before", "asr_after", "floor_after")
-        )
-        change = fmean(100 * (one["ca_after"] - one["ca_before"]) for one in flat)
-        live = sum(one["asr_after"] - one["floor_after"] > LIVE for one in flat)
-        seconds = median(row.cost.seconds for row, _ in measured if row.cost is not None)
-        cells = [f"{before:.1f}", f"{after:.1f}", f"{floor:.1f}", f"{change:+.1f}".replace("-", "−")]
-        cells += [f"{live} of {len(flat)}", f"{seconds:.0f}"]
-        rows.append([TITLES.get(name, defence_title(name)), *cells])
-    return markdown_table(columns, rows)

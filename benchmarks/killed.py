@@ -8,6 +8,7 @@ benchmarks/results/killed.json.
 """
 
 import argparse
+import hashlib
 import json
 import random
 import signal
@@ -48,7 +49,10 @@ def without_times(value: Any) -> Any:
 def outcome(folder: Path) -> list[str]:
     """What a removal ended with, as digests."""
     report = json.loads((folder / "audit" / "report.json").read_text())
-    return [json_digest(without_times(report)), *((folder / name).read_bytes().hex()[-64:] for name in FILES)]
+    return [
+        json_digest(without_times(report)),
+        *(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES),
+    ]
 
 
 def start(command: list[str], folder: Path) -> subprocess.Popen[bytes]:

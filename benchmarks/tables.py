@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from arena_tables import ROOT, arena_details, arena_summary, headline, learning_rates, zoos
+from arena_tables import ROOT, arena_details, headline, learning_rates, zoos
 from development_tables import (
     calibration,
     detection,
@@ -21,6 +21,7 @@ from development_tables import (
 )
 from performance_tables import budgets, loops, processes
 from results_file import RESULTS, percent, result, sourced
+from summary_tables import arena_summary, present
 
 from hf_invertune.utils.markdown import markdown_table
 
@@ -199,7 +200,7 @@ def span_of(bounds: dict[str, float]) -> str:
 TABLES = {
     "README.md": {"arena_summary": arena_summary},
     "docs/command-line.md": {"exit_codes": exit_codes},
-    "docs/results.md": {"arena": headline, "victims": victims, "demo": demo, "cifar10": cifar10},
+    "docs/results.md": {"present": present, "arena": headline, "victims": victims, "demo": demo, "cifar10": cifar10},
     "docs/performance.md": {"budgets": budgets, "loops": loops, "processes": processes, "timings": timings},
     "docs/architecture.md": {"structure": structure, "redesign": redesign},
     "docs/configuration.md": {"settings": settings},

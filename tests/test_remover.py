@@ -129,7 +129,7 @@ def test_report_of_a_removal(removal):
     assert (report.data.held_out, report.data.labelled) == (8, True)
     assert report.second_scan.seed != report.scan.seed
     assert report.second_scan.images == report.scan.images == 24
-    assert [entry["step"] for entry in report.removal.training if "loss" in entry or "train_loss" in entry] == [2]
+    assert not any("train_loss" in entry for entry in report.removal.training)  # a resumed run has another one
     assert set(report.seconds) == {"inversion and localization", "tuning", "proof"}
     assert report.trigger_sha256 == report.inverted[0].trigger.digest() and report.removal.critical.neurons
     assert report.config.tuning.max_steps == 2 and len(report.scan.templates) > 1

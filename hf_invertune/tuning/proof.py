@@ -71,7 +71,9 @@ class ProofCallback(InverTuneCallback):
         tuned = time.perf_counter()
         cleaned = trainer.cleaned_model()
         classifier = ZeroShotClassifier(cleaned.encoder, trainer.classifier.class_names, trainer.classifier.templates)
-        training = [{key: float(value) for key, value in entry.items()} for entry in state.log_history]
+        # Without the Trainer's closing line: times, and a mean that in a resumed run is one of the rest.
+        logged = (entry for entry in state.log_history if "train_runtime" not in entry)
+        training = [{key: float(value) for key, value in entry.items()} for entry in logged]
         removal = self.auditor.conclude(
             classifier,
             trainer.plan,

