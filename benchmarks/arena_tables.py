@@ -3,10 +3,9 @@
 from pathlib import Path
 from statistics import fmean
 
-from results_file import RESULTS, percent, result, sourced
+from results_file import RESULTS, percent, result, rows_of, sourced
 
 from hf_invertune.lab.arena import compare
-from hf_invertune.lab.arena.rows import read_rows
 from hf_invertune.lab.zoo.recipe import Recipe
 from hf_invertune.utils.markdown import markdown_table
 
@@ -57,7 +56,7 @@ def arena(*wanted: str) -> str:
             commands = "\n".join(arena_commands(zoo)) + " --rebound"
             parts.append(f"**{title}**: not run. To run it:\n\n```bash\n{commands}\n```")
             continue
-        rows = read_rows([files[zoo]])
+        rows = rows_of(files[zoo])
         names = compare.defence_names(rows)
         grids = [getattr(compare, name)(rows, names) for name in wanted]
         parts += [f"**{title}: {grid.title.partition(': ')[2]}**\n\n{grid.markdown()}" for grid in grids if grid.rows]

@@ -3,9 +3,8 @@
 from statistics import fmean
 from typing import Any
 
-from results_file import RESULTS, result, sourced
+from results_file import RESULTS, result, rows_of, sourced
 
-from hf_invertune.lab.arena.rows import read_rows
 from hf_invertune.utils.markdown import markdown_table
 
 
@@ -67,11 +66,35 @@ def told(side: dict[str, Any]) -> str:
     return f"{side['target']}; CA {side['ca']:.1f}, ASR {side['asr']:.1f}"
 
 
+def killed() -> str:
+    """What came of removals that were killed and started again."""
+    facts = result("killed")
+    kills = [one for one in facts["kills"] if one["killed"]]
+    equal = sum(one["equal"] for one in kills)
+    stages = {
+        "in the scan or before": lambda reached: "scan" not in reached,
+        "in the inversion": lambda reached: "scan" in reached and "plan" not in reached,
+        "in the tuning, before its first checkpoint": lambda reached: "plan" in reached and not checkpoints(reached),
+        "later": lambda reached: bool(checkpoints(reached)),
+    }
+    where = ", ".join(f"{sum(map(test, (one['reached'] for one in kills)))} {title}" for title, test in stages.items())
+    text = (
+        f"A removal of {facts['undisturbed_seconds']:.0f} seconds got SIGKILL at {len(kills)} random moments ({where}), and the "
+        f"same command once more: {equal} of {len(kills)} ended with the model, adapter, trigger and report of an undisturbed "
+        "run, bit for bit but for times."
+    )
+    return sourced(text, "killed")
+
+
+def checkpoints(reached: list[str]) -> list[str]:
+    return [name for name in reached if "checkpoint-" in name]
+
+
 def budgets() -> str:
     """Pictures that go through the image tower, ours in the arenas and the rivals' as they were published."""
     rows = []
     for path in sorted(RESULTS.glob("arena_*.jsonl")):
-        runs = [row for row in read_rows([path]) if row.defence == "hf_invertune" and row.cost and not row.identical]
+        runs = [row for row in rows_of(path) if row.defence == "hf_invertune" and row.cost and not row.identical]
         forward, backward = (fmean(getattr(row.cost, name) for row in runs) for name in ("forward", "backward"))
         world = path.stem.removeprefix("arena_")
         rows.append([f"hf_invertune, mean of {len(runs)} removals, {world}", f"{forward:,.0f}", f"{backward:,.0f}"])

@@ -4,11 +4,14 @@ import json
 import os
 import platform
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from hf_invertune.lab.arena.rows import Row, read_rows
 
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,6 +50,12 @@ def source(name: str) -> str:
 def sourced(text: str, *names: str) -> str:
     """`text` with the [`source`] of each of these result files below it."""
     return f"{text}\n\n" + "  \n".join(map(source, names))
+
+
+@cache
+def rows_of(*paths: Path) -> list[Row]:
+    """The runs in these files of an arena."""
+    return read_rows(paths)
 
 
 def percent(share: float) -> str:

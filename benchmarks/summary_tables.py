@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 
-from results_file import RESULTS
+from results_file import RESULTS, rows_of
 
 from hf_invertune.lab.arena.compare import defence_title, figures
 from hf_invertune.lab.arena.defences import DEFENCES
-from hf_invertune.lab.arena.rows import Row, read_rows
+from hf_invertune.lab.arena.rows import Row
 from hf_invertune.stages.verdict import Verdict
 from hf_invertune.utils.markdown import markdown_table
 
@@ -27,7 +27,7 @@ def present_file(world: str) -> Path:
 
 def attacked(paths: Sequence[Path]) -> list[Row]:
     """The runs on victims whose attack took."""
-    return [row for row in read_rows(paths) if row.attack is not None and row.status != "did not take"]
+    return [row for row in rows_of(*paths) if row.attack is not None and row.status != "did not take"]
 
 
 def arena_summary() -> str:
@@ -88,8 +88,8 @@ def present() -> str:
         if not present_file(world).is_file():
             parts.append(f"**{title}**: not run.")
             continue
-        rows = read_rows([present_file(world)])
-        then = {row.victim: row for row in read_rows([RESULTS / f"arena_{world}.jsonl"]) if row.defence == OURS}
+        rows = rows_of(present_file(world))
+        then = {row.victim: row for row in rows_of(RESULTS / f"arena_{world}.jsonl") if row.defence == OURS}
         columns = ["victim", "verdict", "target", "outcome", "ASR (floor)", "then", "CA", "PA", "rebound", "seconds"]
         cells = [line(row, then.get(row.victim)) for row in sorted(rows, key=lambda row: (not row.attack, row.victim))]
         dates = sorted({row.created[:10] for row in rows})

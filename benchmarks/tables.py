@@ -19,7 +19,7 @@ from development_tables import (
     text_keys,
     trusted,
 )
-from performance_tables import budgets, loops, processes
+from performance_tables import budgets, killed, loops, processes
 from results_file import RESULTS, percent, result, sourced
 from summary_tables import arena_summary, present
 
@@ -201,7 +201,13 @@ TABLES = {
     "README.md": {"arena_summary": arena_summary},
     "docs/command-line.md": {"exit_codes": exit_codes},
     "docs/results.md": {"present": present, "arena": headline, "victims": victims, "demo": demo, "cifar10": cifar10},
-    "docs/performance.md": {"budgets": budgets, "loops": loops, "processes": processes, "timings": timings},
+    "docs/performance.md": {
+        "budgets": budgets,
+        "loops": loops,
+        "processes": processes,
+        "killed": killed,
+        "timings": timings,
+    },
     "docs/architecture.md": {"structure": structure, "redesign": redesign},
     "docs/configuration.md": {"settings": settings},
     "docs/calibration.md": {"calibration": calibration, "public_models": public_models},

@@ -12,6 +12,7 @@ go on from a saved one with `ScanResult.load` and its like. The model is the sma
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 
@@ -19,19 +20,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output_dir", default="steps", help="folder for the results, one sub-folder a stage")
     parser.add_argument("--target", help="go on with this label, whatever the scan concludes")
-    kinds = ["masked", "additive", "blend"]
-    parser.add_argument("--families", nargs="+", default=kinds, help="families of triggers by which labels race")
-    parser.add_argument("--scan_steps", type=int, nargs=2, default=[50, 70], help="updates of the scan's two rounds")
-    parser.add_argument("--inversion_steps", type=int, default=100, help="updates of the inversion")
-    parser.add_argument("--max_steps", type=int, default=100, help="updates of the tuning")
+    parser.add_argument("--set", nargs="+", default=[], help="settings, as scan.families=[masked] inversion.steps=50")
     options = parser.parse_args()
 
     from hf_invertune import (
-        InversionConfig,
         InverTuneArguments,
         InverTuneTrainer,
         NeuronLocalizer,
-        ScanConfig,
+        RemovalConfig,
         TargetIdentifier,
         TriggerInverter,
         TuningPlan,
@@ -42,14 +38,13 @@ def main() -> None:
         load_model,
     )
 
-    output = Path(options.output_dir)
+    output, config = Path(options.output_dir), RemovalConfig().assign(options.set)
     source = load_model(demo_victim("poisoned"))
     held_out, clean = demo_images().split(0.25)
     classifier = ZeroShotClassifier(source.encoder, clean.class_names)
 
     # 1. Is there a backdoor, and which label does it lead to?
-    settings = ScanConfig.of({"families": options.families, "steps": options.scan_steps})
-    scan = TargetIdentifier(classifier, settings).identify(clean.pixels)
+    scan = TargetIdentifier(classifier, config.scan).identify(clean.pixels)
     scan.save(output / "1-scan")
     print(f"1. {scan.verdict}, towards {scan.target_name!r}")
     target = classifier.label_of(options.target) if options.target else scan.target
@@ -58,8 +53,8 @@ def main() -> None:
 
     # 2. What does the trigger look like? Go on from what the scan found.
     found = scan.evidence_against(target)[:1]
-    family = settings.family(found[0].family if found else options.families[0])
-    inverter = TriggerInverter(classifier, family, InversionConfig(steps=options.inversion_steps))
+    family = config.scan.family(found[0].family) if found else config.scan.families[0]
+    inverter = TriggerInverter(classifier, family, config.inversion)
     (inverted,) = inverter.invert(clean.pixels, [target], start=[candidate.trigger for candidate in found])
     inverted.save(output / "2-inversion")
     print(f"2. {inverted.describe()}, cross-entropy {inverted.cross_entropy:.2f} nats")
@@ -77,7 +72,7 @@ def main() -> None:
     # 4. Tune a LoRA adapter until the trigger does nothing any more, and merge it.
     measure("before", classifier)
     arguments = InverTuneArguments(
-        output_dir=str(output / "4-tuning"), max_steps=options.max_steps, save_strategy="no", disable_tqdm=True
+        str(output / "4-tuning"), save_strategy="no", disable_tqdm=True, **asdict(config.tuning)
     )
     plan = TuningPlan(target, [inverted], critical, list(classifier.class_names))
     trainer = InverTuneTrainer(source, arguments, clean, held_out, classifier.class_names, plan=plan)

@@ -146,7 +146,7 @@ def test_scan_in_ci_names_every_code_that_a_scan_may_end_with():
         ("benchmark_a_defence", ["--zoo", "nowhere"]),
         ("remove_backdoor", ["--model", "./nowhere"]),
         ("scan_in_ci", ["--model", "./nowhere"]),
-        ("step_by_step", ["--families", "warped"]),
+        ("step_by_step", ["--set", "scan.families=[warped]"]),
     ],
 )
 def test_wrong_input_ends_as_on_the_command_line(tmp_path, script, arguments):
@@ -157,19 +157,8 @@ def test_wrong_input_ends_as_on_the_command_line(tmp_path, script, arguments):
 
 
 def test_step_by_step(tmp_path):
-    small = [
-        "--families",
-        "masked",
-        "--scan_steps",
-        1,
-        1,
-        "--inversion_steps",
-        2,
-        "--max_steps",
-        2,
-        "--target",
-        "purple triangle",
-    ]
+    small = ["--target", "purple triangle", "--set", "scan.families=[masked]", "scan.steps=[1,1]", "scan.words=[]"]
+    small += ["scan.gathering.families=[]", "scan.simulation_steps=1", "inversion.steps=2", "tuning.max_steps=2"]
     outcome = run_forked(EXAMPLES / "step_by_step.py", "--output_dir", tmp_path, *small)
     assert outcome.returncode == 0, outcome.stderr
     scan, inverted = ScanResult.load(tmp_path / "1-scan"), InvertedTrigger.load(tmp_path / "2-inversion")

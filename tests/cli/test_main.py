@@ -361,15 +361,15 @@ def flat(pictures, tmp_path_factory):
 @pytest.mark.no_cover
 def test_scan_finds_the_backdoor(flat, few, tmp_path):
     out = tmp_path / "out"
-    changed = {"simulation_steps": 20, "restarts": 1, "finalists": 4, "looks": 1, "families": "[masked,additive]"}
-    changed |= {"gathering.families": "[window]"}
+    changed = {"simulation_steps": 20, "restarts": 1, "finalists": 4, "looks": 1, "families": "[masked]"}
+    changed |= {"gathering.families": "[]"}
     settings = [word for key, value in changed.items() for word in ("--set", f"scan.{key}={value}")]
     images = ("--images", flat, "--class-names", few, "--limit", "128", *settings)
     (found,) = result_of(run_here("scan", VICTIMS / "poisoned", *images, "--output-dir", out, "--json"), 3)["answers"]
     assert (found["verdict"], found["target"]) == ("backdoored", "purple triangle")
     assert (found["class_names"], found["images"]) == (6, 96)
     races = [part for part in found["evidence"] if part["statistic"] == "lead"]
-    assert [race["family"] for race in races] == ["masked", "additive", "keyed"]
+    assert [race["family"] for race in races] == ["masked", "keyed"]
     assert races[0]["label"] == "purple triangle" and races[0]["value"] > 0.75
     assert races[0]["verdict"] == "backdoored" and ("HFI002", "masked") in [
         (finding["rule"], finding["family"]) for finding in found["findings"]

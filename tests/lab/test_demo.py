@@ -11,15 +11,16 @@ from hf_invertune.lab.drawings import CLASS_NAMES
 from hf_invertune.models.loading import load_model
 from hf_invertune.remover import BackdoorRemover
 from hf_invertune.report.report import AuditReport
-from hf_invertune.stages.configs import Bars, GatheringConfig, RemovalConfig, ScanConfig, TuningConfig
-from hf_invertune.stages.families import AdditiveFamily, MaskedFamily, WindowFamily
+from hf_invertune.stages.configs import Bars, GatheringConfig, InversionConfig, RemovalConfig, ScanConfig, TuningConfig
+from hf_invertune.stages.families import MaskedFamily, WindowFamily
 from hf_invertune.stages.identification import TargetIdentifier
 from hf_invertune.triggers import Trigger
 
 
 QUICK = {
-    "families": (MaskedFamily(), AdditiveFamily()),
-    "simulation_steps": 20,
+    "families": (MaskedFamily(),),
+    "simulation_steps": 10,
+    "words": (),
     "steps": (30, 40),
     "restarts": 1,
     "finalists": 4,
@@ -46,10 +47,11 @@ def shown(request, folder):
             gathering = GatheringConfig((WindowFamily(),), starts=4, steps=40)
             quick = RemovalConfig(
                 ScanConfig(**QUICK, gathering=gathering),
-                tuning=TuningConfig(max_steps=60, search_steps=0, pool_size=2),
+                InversionConfig(steps=50, batch_size=16),
+                tuning=TuningConfig(max_steps=50, search_steps=0, pool_size=2),
             )
             patch.setattr("hf_invertune.stages.presets.preset", lambda name: quick)
-            never = dict.fromkeys(("masked", "additive"), Bars(1e9, 1e9))
+            never = {"masked": Bars(1e9, 1e9)}
             short = replace(quick.scan, steps=(2, 2), bars=never, gathering=GatheringConfig(families=()))
             scanner = "hf_invertune.report.audit.TargetIdentifier"
             patch.setattr(
