@@ -66,6 +66,24 @@ def told(side: dict[str, Any]) -> str:
     return f"{side['target']}; CA {side['ca']:.1f}, ASR {side['asr']:.1f}"
 
 
+def cost_line() -> str:
+    """What a scan said that it would cost, and what it did."""
+    facts = result("cost_line")
+    said, was = facts["said"], facts["was"]
+    learnt, minutes = (" to ".join(dict.fromkeys(f"{one:,.1f}" for one in said[key])) for key in ("learnt", "minutes"))
+    rows = [
+        ["pictures learnt on", learnt.replace(".0", ""), f"{was['learnt']:,}"],
+        ["minutes", minutes, f"{was['minutes']:.1f}"],
+        [
+            "MiB, without the weights",
+            f"{(said['memory'] - facts['weights']) / 2**20:,.0f}",
+            f"{was['memory'] / 2**20:,.0f}",
+        ],
+    ]
+    text = f"A ViT-B/32 of random weights with 1,000 names, few updates; the line said: *{facts['line']}*"
+    return sourced(f"{text}\n\n{markdown_table(['', 'said', 'was'], rows)}", "cost_line")
+
+
 def killed() -> str:
     """What came of removals that were killed and started again."""
     facts = result("killed")

@@ -19,7 +19,7 @@ from development_tables import (
     text_keys,
     trusted,
 )
-from performance_tables import budgets, killed, loops, processes
+from performance_tables import budgets, cost_line, killed, loops, processes
 from results_file import RESULTS, percent, result, sourced
 from summary_tables import arena_summary, present
 
@@ -202,6 +202,7 @@ TABLES = {
     "docs/command-line.md": {"exit_codes": exit_codes},
     "docs/results.md": {"present": present, "arena": headline, "victims": victims, "demo": demo, "cifar10": cifar10},
     "docs/performance.md": {
+        "cost_line": cost_line,
         "budgets": budgets,
         "loops": loops,
         "processes": processes,

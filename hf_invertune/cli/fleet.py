@@ -78,19 +78,13 @@ class Fleet:
     ) -> "list[Answer]":
         """The answers of all models; `tell` is given each as it is there."""
         from ..fleet.run import PAGE, scan_fleet
+        from ..utils.sharing import this_process
 
         given = self.given
         chosen = ("images", *READ_BY, "limit")
         conditions: dict[str, Any] = {name: getattr(given, name) for name in chosen}
         conditions["class_names"] = None if given.names is None else list(given.names)
         answers = scan_fleet(self.specs(), self.scanner, output_dir, conditions, tell=tell, retry_failed=retry_failed)
-        if output_dir is not None and self.ends_here:
+        if output_dir is not None and this_process().is_main_process:
             typer.echo(f"page: {output_dir / PAGE}", err=True)
         return answers
-
-    @property
-    def ends_here(self) -> bool:
-        """Whether this process is the one that gives the answer of all."""
-        from ..utils.sharing import this_process
-
-        return bool(this_process().is_main_process)

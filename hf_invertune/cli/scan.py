@@ -95,6 +95,7 @@ def scan(
         from ..answers.baseline import Baseline
         from ..answers.formats import render
         from ..answers.gate import exit_code
+        from ..utils.sharing import this_process
 
         if ctx.obj.path is not None and not quiet:
             typer.echo(f"options from {ctx.obj.path}", err=True)
@@ -102,7 +103,8 @@ def scan(
         accepted = Baseline() if baseline is None else Baseline.load(baseline)
         if output is not None:
             claim_file(output)
-        if output_dir is not None and not several and not dry_run:
+        main = this_process().is_main_process
+        if output_dir is not None and not several and not dry_run and main:
             claim(output_dir, overwrite, (model or [])[0])
         trusted = None if dry_run else profile_of(reference, source, config)
         scanner = make_scanner(source, config, trusted, no_cache)
@@ -117,8 +119,6 @@ def scan(
                 typer.echo(render([accepted.mark(answer, date.today())], form.value), nl=False, file=stdout)
 
             answers = fleet.scan(output_dir, retry_failed, tell if as_it_ends else None)
-            if not fleet.ends_here:
-                raise typer.Exit
         else:
             as_it_ends = False
             one = Single(source, scanner, (model or [])[0], output_dir, quiet)
@@ -126,6 +126,8 @@ def scan(
                 raise one.foresee()
             answer, failure = one.scan()
             answers = [answer]
+        if not main:  # whose answers are those of all
+            raise typer.Exit
         answers = [accepted.mark(answer, date.today()) for answer in answers]
         for line in accepted.expired(answers, date.today()):
             typer.echo(line, err=True)
@@ -166,15 +168,17 @@ class Single:
         """The answer, and what went wrong where there is no verdict."""
         from ..answers.answer import Answer
         from ..report.report import AuditReport
+        from ..utils.sharing import gathered, this_process
 
+        main = this_process().is_main_process
         try:
             subject = self.scanner.open(self._spec)
             result = self.scanner.kept(subject)
-            if result is None:
-                if not self.quiet:
+            if any(gathered(result is None)):
+                if not self.quiet and main:
                     typer.echo(self.scanner.estimate(subject).describe(), err=True)
                 result = self.scanner.scan(subject)
-            if self.output_dir is None:
+            if self.output_dir is None or not main:
                 return Answer.of(self.model, subject.source, result), None
             write_whole(self.output_dir / "audit", AuditReport("scanned", result, config=self.scanner.config).save)
             return Answer.of(self.model, subject.source, result, str(self.output_dir / "audit")), None
