@@ -78,16 +78,16 @@ class Browser:
             self._take(message["method"], message["params"])
 
     def open(
-        self, page: Path, width: int, height: int, *, dark: bool = False, media: str = "", scale: float = 1
+        self, page: Path | str, width: int, height: int, *, dark: bool = False, media: str = "", scale: float = 1
     ) -> None:
-        """Open a file in a window of that size, in CSS pixels; below 500 it is a phone's."""
+        """Open a file, or an address, in a window of that size, in CSS pixels; below 500 it is a phone's."""
         phone = width < 500
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media=media, features=[scheme])
-        self.page = page.resolve().as_uri()
+        self.page = page if isinstance(page, str) else page.resolve().as_uri()
         self.requests, self.messages, self.loaded = [], [], False
         self.call("Page.navigate", url=self.page)
         while not self.loaded:
