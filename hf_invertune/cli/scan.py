@@ -173,8 +173,9 @@ class Single:
         main = this_process().is_main_process
         try:
             subject = self.scanner.open(self._spec)
-            result = self.scanner.kept(subject)
-            if any(gathered(result is None)):
+            known = self.scanner.kept(subject)
+            result = None if any(gathered(known is None)) else known
+            if result is None:
                 if not self.quiet and main:
                     typer.echo(self.scanner.estimate(subject).describe(), err=True)
                 result = self.scanner.scan(subject)

@@ -196,6 +196,8 @@ def charts(report: ReportContent) -> Iterator[tuple[str, str]]:
     """The charts that the report has data for."""
     if report.scan.simulations:
         yield "shift", plots.label_shift(report.scan).svg()
+    if report.scan.evidence:
+        yield "leads", plots.leads(report.scan).svg()
     for evidence in report.scan.evidence:
         yield f"family {evidence.family}", plots.family_scores(report.scan, evidence, report.second_scan).svg()
     if report.removal is None:

@@ -26,7 +26,7 @@ from ..data.pixels import as_float, as_uint8
 from ..models.evaluation import Measurement, Metrics
 from ..stages.identification import ScanResult
 from ..stages.localization import CriticalNeurons
-from ..stages.verdict import Evidence, log_null
+from ..stages.verdict import Evidence, Verdict, log_null
 
 
 COLOURS = {"ink": "#74777f", "plain": "#9da3b0", "accent": "#3f7fd0", "second": "#c98a1b", "alert": "#d64560"}
@@ -155,6 +155,37 @@ def family_scores(scan: ScanResult, evidence: Evidence, second: ScanResult | Non
             f"Scores of the {evidence.family} family. {scan.class_names[suspect]} has a score of "
             f"{costs[suspect]:.2f} and a z of {z_scores[suspect]:.1f}; the median of all is {exp(middle):.2f}.",
         )
+
+
+def leads(scan: ScanResult) -> Chart:
+    """One row a family, one dot a label: its cost as a share of the rival's, and where the bars lie on that scale.
+
+    A lead of l puts the easiest label at 1 / (1 + l) of its rival, so a bar is a line to the left of which it must lie.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _rows([evidence.family for evidence in scan.evidence], 2.2 * ROW)
+        told = []
+        for row, evidence in enumerate(scan.evidence):
+            costs, first = evidence.costs, evidence.label
+            level, bars = costs[evidence.rival], scan.config.bars[evidence.family]
+            others = [cost / level for label, cost in costs.items() if label not in (first, evidence.rival)]
+            axes.plot(others, [row] * len(others), "o", color=PLAIN, markersize=4, alpha=0.6, markeredgewidth=0)
+            axes.plot(1, row, "D", color=SECOND, markersize=5)
+            found = scan.judged(evidence) is not Verdict.CLEAN
+            axes.plot(costs[first] / level, row, "s" if found else "o", color=ALERT if found else PLAIN, markersize=6)
+            for bar, style in ((bars.quiet, ":"), (bars.suspicious, "-")):
+                axes.plot([1 / (1 + bar)] * 2, [row - 0.38, row + 0.38], style, color=INK, linewidth=1.1)
+            if found:
+                name: dict[str, Any] = {"ha": "center", "color": ALERT, "fontsize": 8}
+                axes.text(costs[first] / level, row - 0.3, _short(scan.class_names[first]), **name)
+                told.append(f"{scan.class_names[first]} by {evidence.family} triggers")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("cost, as a share of the rival's (left: easier to reach)", loc="right")
+        stands_out = f"Beyond a bar: {', '.join(told)}." if told else "None lies beyond the first bar."
+        return Chart(figure, f"How easy each label is to reach, by family, against the rival. {stands_out}")
 
 
 def layer_scores(critical: CriticalNeurons) -> Chart:
@@ -299,8 +330,13 @@ def _rows(
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_yticks(range(len(names)), [name if len(name) <= 24 else f"{name[:23]}…" for name in names])
+    axes.set_yticks(range(len(names)), list(map(_short, names)))
     axes.set_ylim(len(names) - 0.4, -0.6)
     for text, label in zip(axes.get_yticklabels(), labels, strict=False):
         text.set_fontweight("bold" if label == suspect else "normal")
     return figure, axes
+
+
+def _short(name: str) -> str:
+    """A name, or its beginning where it is long."""
+    return name if len(name) <= 24 else f"{name[:23]}…"

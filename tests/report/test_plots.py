@@ -13,6 +13,7 @@ from hf_invertune.report.plots import (
     family_scores,
     label_shift,
     layer_scores,
+    leads,
     neuron_map,
     picture,
     rates,
@@ -93,6 +94,21 @@ def test_family_scores_show_the_cheapest_labels_and_their_z(scan):
     assert "second scan" in family_scores(scan, scan.evidence[0], scan).svg()
     other = replace(scan, evidence=[Evidence("additive", scan.evidence[0].scores, 198, [])])
     assert "second scan" not in family_scores(scan, scan.evidence[0], other).svg()
+
+
+def test_leads_show_each_label_against_the_bars(scan):
+    """One dot a label, the rival at one, the finding named; a family that found nothing names none."""
+    quiet = Evidence("additive", {199: 1.0, 198: 1.01, 3: 2.0}, 198, [])
+    chart = leads(replace(scan, evidence=[scan.evidence[0], quiet]))
+    (axes,) = chart.figure.axes
+    lines = [line for line in axes.lines if line.get_ydata()[0] in (0, pytest.approx(-0.38))]
+    others, rival, easiest, *bars = (list(line.get_xdata()) for line in lines)
+    cost = scan.evidence[0].scores
+    assert len(others) == len(cost) - 2 and rival == [1] and easiest == [pytest.approx(cost[199] / cost[198])]
+    pair = scan.config.bars["masked"]
+    assert [bar[0] for bar in bars] == [pytest.approx(1 / (1 + pair.quiet)), pytest.approx(1 / (1 + pair.suspicious))]
+    assert [text for text in texts(chart.svg()) if text.startswith("label")] == ["label 199"]
+    assert "Beyond a bar: label 199 by masked triggers." in chart.description
 
 
 def test_layer_scores_count_the_critical_neurons():
