@@ -30,15 +30,20 @@ def attacked(paths: Sequence[Path]) -> list[Row]:
     return [row for row in rows_of(*paths) if row.attack is not None and row.status != "did not take"]
 
 
-def arena_summary() -> str:
-    """Mean figures of each defence, on how many victims it left the trigger alive, and of how many of these it assured."""
+def runs_by_defence() -> dict[str, list[Row]]:
+    """All runs on victims that took, by what the tables call the defence; those of this version come last."""
     runs: dict[str, list[Row]] = defaultdict(list)
     for row in attacked(sorted(RESULTS.glob("arena_*.jsonl"))):
         runs[row.defence].append(row)
-    named = [(defence_title(name), runs[name]) for name in sorted(runs, key=list(DEFENCES).index)]
-    named = [(f"{title}, 23 November" if title == OURS else title, rows) for title, rows in named]
+    ordered = sorted(runs, key=list(DEFENCES).index)
+    named = {f"{OURS}, 23 November" if name == OURS else defence_title(name): runs[name] for name in ordered}
     present = attacked([path for path in map(present_file, WORLDS) if path.is_file()])
-    named.append((f"**{OURS}**, this version", present))
+    return named | ({f"**{OURS}**, this version": present} if present else {})
+
+
+def arena_summary() -> str:
+    """Mean figures of each defence, on how many victims it left the trigger alive, and of how many of these it assured."""
+    named = runs_by_defence().items()
     columns = [
         "defence",
         "victims",
@@ -50,7 +55,7 @@ def arena_summary() -> str:
         "assured",
         "seconds",
     ]
-    return markdown_table(columns, [[title, *summary(rows)] for title, rows in named if rows])
+    return markdown_table(columns, [[title, *summary(rows)] for title, rows in named])
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
