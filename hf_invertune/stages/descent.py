@@ -11,7 +11,7 @@ from ..models.encoder import DualEncoder
 from ..models.room import pictures_at_once
 from ..triggers import Trigger
 from ..utils.memory import halving
-from ..utils.progress import progress
+from ..utils.progress import advance, progress
 from ..utils.sharing import shared
 from .families import TriggerFamily
 
@@ -109,6 +109,7 @@ class Descent:
             optimizer.zero_grad()
             figures[0].sum().backward()
             optimizer.step()
+            advance(len(rows) * clean.shape[1])
             if step >= self.steps - tail:
                 means = means + figures.detach() / tail
         with torch.no_grad():

@@ -10,9 +10,11 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.classifier import ZeroShotClassifier
 from ..models.encoder import DualEncoder
+from ..utils.progress import whole
 from ..utils.seeds import stream
 from ..utils.storage import Saved
 from .configs import ScanConfig
+from .cost import scan_passes
 from .families import KeyedFamily, TriggerFamily
 from .gathering import Gatherer, Gathering
 from .inputs import Inputs
@@ -157,7 +159,8 @@ def scan_without_labels(
     begin, config = time.perf_counter(), config or ScanConfig()
     if not config.gathering.families:
         raise InputError("`scan.gathering.families`: got none, and without labels nothing else is searched.")
-    places = reported(Gatherer(encoder, None, config.gathering, seed).gather(pixels), config)
+    with whole(scan_passes(config, len(pixels), 0, 0, pixels.shape[-2:]).learnt, "Scanning"):
+        places = reported(Gatherer(encoder, None, config.gathering, seed).gather(pixels), config)
     verdict, _ = conclude(places, [], config)
     return ScanResult(
         verdict=verdict,
@@ -200,12 +203,12 @@ class TargetIdentifier:
     def identify(self, pixels: Tensor) -> ScanResult:
         """Scan with clean `pixels` (N x 3 x H x W, float in [0, 1] or uint8; any classes, no labels needed)."""
         begin = time.perf_counter()
-        families = self.config.families
-        classifier = self.classifier
-        gatherer = Gatherer(classifier.encoder, classifier.head, self.config.gathering, self.seed)
-        gatherings = reported(gatherer.gather(pixels), self.config)
-        simulator = Simulator(self.classifier, self.config, self.seed)
-        with self.classifier.encoder.frozen():
+        families, classifier = self.config.families, self.classifier
+        passes = scan_passes(self.config, len(pixels), len(classifier), len(classifier.templates), pixels.shape[-2:])
+        with whole(passes.learnt, "Scanning"), classifier.encoder.frozen():
+            gatherer = Gatherer(classifier.encoder, classifier.head, self.config.gathering, self.seed)
+            gatherings = reported(gatherer.gather(pixels), self.config)
+            simulator = Simulator(classifier, self.config, self.seed)
             simulations = [simulator.simulate(pixels, family) for family in families]
             shortlist = self._shortlist(simulations)
             evidence = [
@@ -213,7 +216,7 @@ class TargetIdentifier:
                 for family, simulation in zip(families, simulations, strict=True)
             ]
             if self.config.words:
-                search = TextSearch(self.classifier, self.config, self.seed)
+                search = TextSearch(classifier, self.config, self.seed)
                 evidence.append(search.search(pixels, self._natural(KeyedFamily.kind)))
         verdict, target = conclude(gatherings, evidence, self.config)
         return ScanResult(

@@ -9,7 +9,7 @@ from ..data.pixels import as_float
 from ..models.classifier import ZeroShotClassifier
 from ..models.room import pictures_at_once
 from ..triggers import Trigger
-from ..utils.progress import progress
+from ..utils.progress import advance, progress
 from ..utils.seeds import stream
 from ..utils.storage import Saved
 from .configs import ScanConfig
@@ -80,6 +80,7 @@ class Simulator:
                     nearness = (encoder.embed_images(triggered) * homes[part]).sum(-1)
                     (nearness.sum() / count).backward()
                 optimizer.step()
+                advance(len(first) * count)
             with torch.no_grad():
                 triggers = make(variable).split()
             moved = [encoder.embed_pixels(pixels, trigger.on(encoder.device)) for trigger in triggers]

@@ -1,16 +1,61 @@
-"""Progress on stderr: one bar a stage, with a name that a person understands."""
+"""Progress on stderr: one bar a piece of work, with a name that a person understands, and the time that is left."""
 
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from .sharing import are_several, this_process
+
+
+_whole: ContextVar[Any] = ContextVar("whole", default=None)
+
+
+@contextmanager
+def whole(pictures: int, title: str) -> Iterator[None]:
+    """Inside, one bar stands for all of a long work, and says beside it what is done just now.
+
+    Args:
+        pictures (`int`): how many the work is expected to learn on, by all processes that share it; [`advance`] counts
+            them. The bar grows with more.
+        title (`str`): what the work is called.
+    """
+    with _bar(None, title, total=pictures, unit=" pictures", unit_scale=True) as bar:
+        token = _whole.set(bar)
+        try:
+            yield
+        finally:
+            _whole.reset(token)
+
+
+def advance(pictures: int) -> None:
+    """So many more pictures were learnt on, here and by each of the others that take a share."""
+    bar = _whole.get()
+    if bar is not None:
+        pictures *= this_process().num_processes if are_several() else 1
+        bar.total = max(bar.total, bar.n + pictures)
+        bar.update(pictures)
+
 
 def progress(steps: Iterable[Any] | None, title: str, **settings: Any) -> Any:
-    """A `tqdm` bar over `steps` that goes away when they are done; `TQDM_DISABLE=1` turns all of them off."""
+    """A `tqdm` bar over `steps` that goes away when they are done; `TQDM_DISABLE=1` turns all of them off.
+
+    Within a [`whole`] work there is no bar but that one.
+    """
+    bar = _whole.get()
+    if bar is None or steps is None:
+        return _bar(steps, title, **settings)
+    bar.set_postfix_str(title, refresh=False)
+    return steps
+
+
+def _bar(steps: Iterable[Any] | None, title: str, **settings: Any) -> Any:
+    if are_several() and not this_process().is_main_process:  # one of them shows what all are at
+        settings["disable"] = True
     return tqdm(steps, desc=title, leave=False, file=sys.stderr, **settings)
 
 
