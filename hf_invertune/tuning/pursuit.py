@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from ..data.pixels import as_float
+from ..models.encoder import DualEncoder
+from ..models.room import pictures_at_once
 from ..stages.gathering import Gatherer
 from ..stages.plan import Pool, make_pools
 from ..stages.verdict import planted
@@ -66,9 +68,7 @@ class PursuitCallback(InverTuneCallback):
             if step and step % RENEWAL == 0 and step < state.max_steps - RENEWAL // 4:
                 chase.renew(generator)
             chosen = torch.randint(len(trainer.train_dataset.pixels), (IMAGES,), generator=generator)
-            pixels = as_float(self.pixels[chosen.to(self.pixels.device)]).unsqueeze(0)
-            embeddings = trainer.classifier.encoder.embed_images(chase.trigger()(pixels))
-            chase.step(embeddings)
+            chase.step(trainer.classifier.encoder, as_float(self.pixels[chosen.to(self.pixels.device)]))
 
     def _pursue(self, pools: list[Pool]) -> None:
         """Learn on these too, or on this process's share of them."""
@@ -114,11 +114,19 @@ class Chase:
         """All triggers as one batch."""
         return self.pool.family.trigger(self.parameters)
 
-    def step(self, embeddings: Tensor) -> None:
-        """Pull what the triggers bring about (T x N x D) towards their directions; the model's weights stay."""
-        pull = (embeddings * self.directions.unsqueeze(1)).sum(-1).mean(1).sum()
-        for value, gradient in zip(self.parameters, torch.autograd.grad(-pull, self.parameters), strict=True):
-            value.grad = gradient
+    def step(self, encoder: DualEncoder, pixels: Tensor) -> None:
+        """Pull where the triggers bring pixels (N x 3 x H x W in [0, 1]) towards their directions; the model's weights stay.
+
+        As many triggers go through the model together as fit in memory.
+        """
+        self.optimizer.zero_grad(set_to_none=False)
+        at_once = max(1, pictures_at_once(encoder, pixels.shape[-2:]) // len(pixels))
+        for rows in torch.arange(len(self.directions), device=self.directions.device).split(at_once):
+            trigger = self.pool.family.trigger([value[rows] for value in self.parameters])
+            embeddings = encoder.embed_images(trigger(pixels.unsqueeze(0)))
+            pull = (embeddings * self.directions[rows].unsqueeze(1)).sum(-1).mean(1).sum()
+            for value, gradient in zip(self.parameters, torch.autograd.grad(-pull, self.parameters), strict=True):
+                value.grad = gradient if value.grad is None else value.grad + gradient
         self.optimizer.step()
         with torch.no_grad():
             self.pool.triggers = self.trigger().split()

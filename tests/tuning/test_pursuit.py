@@ -43,7 +43,7 @@ def test_a_step_pulls_towards_the_direction(encoder, pixels):
 
     before = pull()
     for _ in range(10):
-        chase.step(encoder.embed_images(chase.trigger()(pixels.unsqueeze(0))))
+        chase.step(encoder, pixels)
     assert (pull() > before).all()
     assert all(parameter.grad is None for parameter in encoder.model.parameters())
     for trigger, learnt in zip(pool.triggers, chase.trigger().split(), strict=True):
@@ -56,7 +56,7 @@ def test_a_chase_goes_on_where_it_was(encoder, pixels, tmp_path):
     def chase_on(pool, steps):
         chase = Chase(pool, torch.Size((32, 32)), torch.device("cpu"))
         for _ in range(steps):
-            chase.step(encoder.embed_images(chase.trigger()(pixels.unsqueeze(0))))
+            chase.step(encoder, pixels)
         return [trigger.digest() for trigger in pool.triggers]
 
     undisturbed = chase_on(make_pool(), 5)
@@ -65,6 +65,20 @@ def test_a_chase_goes_on_where_it_was(encoder, pixels, tmp_path):
     chase_on(plan.pools[0], 3)
     plan.save(tmp_path)
     assert chase_on(TuningPlan.load(tmp_path).pools[0], 2) == undisturbed
+
+
+def test_triggers_are_chased_in_parts_that_fit(encoder, pixels, monkeypatch):
+    """With the result of all at once."""
+    digests = []
+    for fit in (1_000, len(pixels), 1):
+        monkeypatch.setattr(pursuit, "pictures_at_once", lambda encoder, size, fit=fit: fit)
+        chase = Chase(pool := make_pool(), torch.Size((32, 32)), torch.device("cpu"))
+        for _ in range(3):
+            chase.step(encoder, pixels)
+        digests.append([trigger.pattern for trigger in pool.triggers])
+    for whole, *parts in zip(*digests, strict=True):
+        for part in parts:
+            torch.testing.assert_close(part, whole, rtol=0, atol=1e-3)
 
 
 def test_the_second_half_starts_anew():
@@ -118,7 +132,7 @@ def test_places_are_searched_anew(tiny, tmp_path, monkeypatch):
     seeds, chased = [], []
     gather, step = pursuit.Gatherer.gather, Chase.step
     monkeypatch.setattr(pursuit.Gatherer, "gather", lambda s, pixels: seeds.append(s.seed) or gather(s, pixels))
-    monkeypatch.setattr(Chase, "step", lambda s, embeddings: chased.append(s) or step(s, embeddings))
+    monkeypatch.setattr(Chase, "step", lambda s, *given: chased.append(s) or step(s, *given))
     trainer = search(tiny, tmp_path, every=2, bars=Bars(EASY, EASY))
     assert len(seeds) == 2 and seeds[0] != seeds[1]
     assert [pool.family.side for pool in trainer.plan.pools] == [wide.side for wide in WindowFamily().wider()] * 2
