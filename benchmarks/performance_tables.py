@@ -109,12 +109,12 @@ def checkpoints(reached: list[str]) -> list[str]:
 
 
 def budgets() -> str:
-    """Pictures that go through the image tower, ours in the arenas and the rivals' as they were published."""
+    """Pictures that go through the image tower, ours by this version and the rivals' as they were published."""
     rows = []
-    for path in sorted(RESULTS.glob("arena_*.jsonl")):
+    for path in sorted(RESULTS.glob("present_*.jsonl")):
         runs = [row for row in rows_of(path) if row.defence == "hf_invertune" and row.cost and not row.identical]
         forward, backward = (fmean(getattr(row.cost, name) for row in runs) for name in ("forward", "backward"))
-        world = path.stem.removeprefix("arena_")
+        world = path.stem.removeprefix("present_")
         rows.append([f"hf_invertune, mean of {len(runs)} removals, {world}", f"{forward:,.0f}", f"{backward:,.0f}"])
     for name, (pairs, epochs, views) in BUDGETS.items():
         passes = f"{pairs * epochs * views:,}"

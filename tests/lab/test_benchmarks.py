@@ -4,11 +4,15 @@ import re
 
 import arena_plots
 import arena_tables
+import pytest
+import summary_tables
 import tables
 from arena_rows import quality, row
+from summary_tables import arena_summary
 
 from hf_invertune.lab.arena.rows import RunsFile
 from hf_invertune.stages.configs import RemovalConfig
+from hf_invertune.stages.verdict import Verdict
 
 
 MARKER = re.compile(r"^<!-- table: (\w+) -->$", re.MULTILINE)
@@ -29,6 +33,46 @@ def test_an_arena_has_its_tables_and_one_that_was_not_run_its_commands(tmp_path,
     assert "**Drawings**: not run" in headline and "hf-invertune arena zoo/drawings --output" in headline
     assert "| badnet | 1 of 1 | 98.0 | 98.0 (1.0) / +0.0 |" in headline and "**CIFAR-10**: not run" not in headline
     assert "**CIFAR-10: cost**" in details and "**100 classes of Tiny ImageNet**: not run" in details
+
+
+@pytest.fixture
+def present(tmp_path, monkeypatch):
+    """Four runs of this version, on drawings: erased, assured though live, live and said so, and a clean model."""
+    monkeypatch.setattr(summary_tables, "RESULTS", tmp_path)
+    file = RunsFile(tmp_path / "present_drawings.jsonl")
+    told = {"revision": 3, "verdict": Verdict.BACKDOORED, "details": {"outcome": "cleaned"}}
+    file.add(row("badnet-0", "hf_invertune", after=quality(89, (2, 1, 80)), **told))
+    file.add(
+        row(
+            "sig-0", "hf_invertune", after=quality(90, (98, 1, 5)), **{**told, "verdict": Verdict.CLEAN, "details": {}}
+        )
+    )
+    file.add(
+        row("text-0", "hf_invertune", after=quality(88, (40, 1, 50)), **{**told, "details": {"outcome": "reduced"}})
+    )
+    file.add(row("clean-0", "hf_invertune", after=quality(90), **{**told, "verdict": Verdict.CLEAN, "details": {}}))
+    old = RunsFile(tmp_path / "arena_drawings.jsonl")
+    old.add(row("badnet-0", "hf_invertune", after=quality(90, (77, 1, 20))))
+    old.add(row("badnet-0", "none", after=quality(90, (98, 1, 5))))
+
+
+def test_the_summary_counts_who_was_assured_over_a_live_backdoor(present):
+    rows = {line.split(" | ")[0].strip("| *"): line.split(" | ")[1:] for line in arena_summary().splitlines()[2:]}
+    assert list(rows) == ["none", "hf_invertune, 23 November", "hf_invertune**, this version"]
+    victims, before, after, floor, change, live, assured, _ = rows["hf_invertune**, this version"]
+    assert (victims, before, after, floor, change) == ("3", "98.0", "46.7", "1.0", "−1.0")
+    assert (live, assured) == ("2", "1") and rows["none"][5:7] == ["1", "says nothing"]
+
+
+def test_each_victim_of_this_version_has_its_line(present):
+    text = summary_tables.present()
+    assert "| badnet-0 | backdoored |  | cleaned | 98.0 → 2.0 (1.0) | 77.0 | 90.0 → 89.0 | 80.0 |  | 12 |" in text
+    assert "| clean-0 | clean |  |  |  |  | 90.0 → 90.0 |  |  | 12 |" in text
+    assert (
+        "3 attacked models: the trigger is live after it in 2, of which 1 are called clean or cleaned. 1 models"
+        in text
+    )
+    assert "**CIFAR-10**: not run." in text
 
 
 def test_a_rate_has_the_mean_of_its_victims():
