@@ -174,7 +174,8 @@ def leads(scan: ScanResult) -> Chart:
             found = scan.judged(evidence) is not Verdict.CLEAN
             axes.plot(costs[first] / level, row, "s" if found else "o", color=ALERT if found else PLAIN, markersize=6)
             for bar, style in ((bars.quiet, ":"), (bars.suspicious, "-")):
-                axes.plot([1 / (1 + bar)] * 2, [row - 0.38, row + 0.38], style, color=INK, linewidth=1.1)
+                if bar > -1:  # any lead lies beyond such a bar
+                    axes.plot([1 / (1 + bar)] * 2, [row - 0.38, row + 0.38], style, color=INK, linewidth=1.1)
             if found:
                 name: dict[str, Any] = {"ha": "center", "color": ALERT, "fontsize": 8}
                 axes.text(costs[first] / level, row - 0.3, _short(scan.class_names[first]), **name)

@@ -19,7 +19,7 @@ from hf_invertune.report.plots import (
     rates,
     training_curves,
 )
-from hf_invertune.stages.configs import ScanConfig
+from hf_invertune.stages.configs import Bars, ScanConfig
 from hf_invertune.stages.identification import ScanResult
 from hf_invertune.stages.localization import CriticalNeurons
 from hf_invertune.stages.simulation import Simulation
@@ -109,6 +109,12 @@ def test_leads_show_each_label_against_the_bars(scan):
     assert [bar[0] for bar in bars] == [pytest.approx(1 / (1 + pair.quiet)), pytest.approx(1 / (1 + pair.suspicious))]
     assert [text for text in texts(chart.svg()) if text.startswith("label")] == ["label 199"]
     assert "Beyond a bar: label 199 by masked triggers." in chart.description
+
+
+def test_bars_that_any_lead_exceeds_are_not_drawn(scan):
+    scan.config.bars["masked"] = Bars(-1e9, -1)
+    (axes,) = leads(scan).figure.axes
+    assert len(axes.lines) == 3
 
 
 def test_layer_scores_count_the_critical_neurons():

@@ -106,7 +106,7 @@ def test_every_picture_is_drawn_and_named(browser, pages):
     images = browser.evaluate("[...document.images].map(i => [i.naturalWidth, i.alt])")
     assert len(images) == 10 and all(width and alt for width, alt in images)
     charts = browser.evaluate("[...document.querySelectorAll('.chart svg')].map(s => [s.clientHeight, s.ariaLabel])")
-    assert len(charts) == 9 and all(height > 40 and label for height, label in charts)
+    assert len(charts) == 10 and all(height > 40 and label for height, label in charts)
 
 
 def test_browser_tells_requests_errors_and_overflow(browser, tmp_path):
