@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..models.encoder import DualEncoder
 from ..models.evaluation import METRICS, WITHOUT_TRIGGER, Measurement, Metrics, Rate
 from ..models.fetching import Format
-from ..report import plots
+from ..report import plots, strips
 from ..report.html import flat
 from ..report.report import AuditReport
 from ..stages.configs import RemovalConfig
@@ -90,8 +90,7 @@ def make_card(
 
 def make_charts(report: AuditReport) -> dict[str, plots.Chart]:
     """The card's pictures by file name: the rates before and after, and how far ahead the suspect is."""
-    evidence = max(report.scan.evidence, key=lambda family: family.lead)
-    charts = {"scores": plots.family_scores(report.scan, evidence, report.second_scan)}
+    charts = {"scores": strips.leads(report.scan, report.second_scan)}
     if report.measurements:
         charts = {"before_after": plots.rates(report.measurements), **charts}
     return charts

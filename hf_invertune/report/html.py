@@ -10,7 +10,7 @@ from ..models.evaluation import METRICS, Measurement, Rate
 from ..stages.calibration import by_chance
 from ..stages.inversion import InvertedTrigger
 from ..stages.verdict import CALIBRATION, MISSED, Verdict
-from . import plots
+from . import plots, strips
 from .content import ReportContent
 
 
@@ -196,10 +196,10 @@ def charts(report: ReportContent) -> Iterator[tuple[str, str]]:
     """The charts that the report has data for."""
     if report.scan.simulations:
         yield "shift", plots.label_shift(report.scan).svg()
+    if report.scan.gatherings:
+        yield "places", strips.places(report.scan, report.second_scan).svg()
     if report.scan.evidence:
-        yield "leads", plots.leads(report.scan).svg()
-    for evidence in report.scan.evidence:
-        yield f"family {evidence.family}", plots.family_scores(report.scan, evidence, report.second_scan).svg()
+        yield "leads", strips.leads(report.scan, report.second_scan).svg()
     if report.removal is None:
         return
     yield "layers", plots.layer_scores(report.removal.critical).svg()

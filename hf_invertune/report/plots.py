@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from math import ceil, exp, isfinite
+from math import ceil, isfinite
 from typing import Any
 
 import matplotlib
@@ -26,7 +26,6 @@ from ..data.pixels import as_float, as_uint8
 from ..models.evaluation import Measurement, Metrics
 from ..stages.identification import ScanResult
 from ..stages.localization import CriticalNeurons
-from ..stages.verdict import Evidence, Verdict, log_null
 
 
 COLOURS = {"ink": "#74777f", "plain": "#9da3b0", "accent": "#3f7fd0", "second": "#c98a1b", "alert": "#d64560"}
@@ -105,7 +104,7 @@ def label_shift(scan: ScanResult) -> Chart:
     shown = sorted(range(len(strength)), key=lambda k: -strength[k])[:MOST]
     thickness = 0.8 / len(shifts)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _rows([scan.class_names[k] for k in shown], 1.15 * ROW, scan.target, shown)
+        figure, axes = named_rows([scan.class_names[k] for k in shown], 1.15 * ROW, scan.target, shown)
         axes.axvline(0, color=INK, linewidth=0.6)
         for i, (kind, shift) in enumerate(zip(kinds, shifts, strict=True)):
             colour = SIMULATED[i % len(SIMULATED)]
@@ -115,78 +114,6 @@ def label_shift(scan: ScanResult) -> Chart:
         figure.legend(loc="outside upper left", ncols=2)
         first = scan.class_names[shown[0]]
         return Chart(figure, f"Label shift under {' and '.join(kinds)} perturbations. The strongest label is {first}.")
-
-
-def family_scores(scan: ScanResult, evidence: Evidence, second: ScanResult | None = None) -> Chart:
-    """Objective of each label with its robust z, the lowest on top, and the scores of a second scan as dots.
-
-    Behind them lies the null that the z-scores are measured from, the median of all the labels give or take 1.4826 MAD.
-    """
-    costs, z_scores = evidence.costs, evidence.z_scores
-    middle, spread = log_null(costs)
-    again = (
-        next((family.costs for family in second.evidence if family.family == evidence.family), {}) if second else {}
-    )
-    shown = sorted(costs, key=costs.__getitem__)[:MOST]
-    rows = range(len(shown))
-    suspect = scan.target if scan.target in shown else evidence.label
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _rows([scan.class_names[k] for k in shown], ROW, scan.target, shown)
-        axes.barh(rows, [costs[k] for k in shown], 0.72, color=[ALERT if k == scan.target else PLAIN for k in shown])
-        null = f"median of the {len(costs)} labels, |z| ≤ 1"
-        axes.axvspan(
-            exp(middle - spread), exp(middle + spread), color=SECOND, alpha=0.25, lw=0, zorder=0.4, label=null
-        )
-        axes.axvline(exp(middle), color=SECOND, linewidth=1.1, linestyle="--")
-        column: dict[str, Any] = {"ha": "right", "va": "center", "transform": axes.get_yaxis_transform()}
-        axes.text(1.09, -1, "z", **column)
-        for row, label in zip(rows, shown, strict=True):
-            z = f"{z_scores[label]:+z.1f}".replace("-", "−")
-            axes.text(1.09, row, z, weight="bold" if label == scan.target else "normal", **column)
-        if again:
-            dots = [again.get(k, float("nan")) for k in shown]
-            axes.plot(dots, rows, "D", color=ACCENT, markersize=3.5, label="second scan, of the cleaned model")
-        figure.legend(loc="outside upper left")
-        axes.set_xlim(left=0)
-        held = ", relative to the reference's" if evidence.reference else ""
-        axes.set_xlabel(f"objective of the inversion{held} (lower: easier to reach)", loc="right")
-        return Chart(
-            figure,
-            f"Scores of the {evidence.family} family. {scan.class_names[suspect]} has a score of "
-            f"{costs[suspect]:.2f} and a z of {z_scores[suspect]:.1f}; the median of all is {exp(middle):.2f}.",
-        )
-
-
-def leads(scan: ScanResult) -> Chart:
-    """One row a family, one dot a label: its cost as a share of the rival's, and where the bars lie on that scale.
-
-    A lead of l puts the easiest label at 1 / (1 + l) of its rival, so a bar is a line to the left of which it must lie.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _rows([evidence.family for evidence in scan.evidence], 2.2 * ROW)
-        told = []
-        for row, evidence in enumerate(scan.evidence):
-            costs, first = evidence.costs, evidence.label
-            level, bars = costs[evidence.rival], scan.config.bars[evidence.family]
-            others = [cost / level for label, cost in costs.items() if label not in (first, evidence.rival)]
-            axes.plot(others, [row] * len(others), "o", color=PLAIN, markersize=4, alpha=0.6, markeredgewidth=0)
-            axes.plot(1, row, "D", color=SECOND, markersize=5)
-            found = scan.judged(evidence) is not Verdict.CLEAN
-            axes.plot(costs[first] / level, row, "s" if found else "o", color=ALERT if found else PLAIN, markersize=6)
-            for bar, style in ((bars.quiet, ":"), (bars.suspicious, "-")):
-                if bar > -1:  # any lead lies beyond such a bar
-                    axes.plot([1 / (1 + bar)] * 2, [row - 0.38, row + 0.38], style, color=INK, linewidth=1.1)
-            if found:
-                name: dict[str, Any] = {"ha": "center", "color": ALERT, "fontsize": 8}
-                axes.text(costs[first] / level, row - 0.3, _short(scan.class_names[first]), **name)
-                told.append(f"{scan.class_names[first]} by {evidence.family} triggers")
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("cost, as a share of the rival's (left: easier to reach)", loc="right")
-        stands_out = f"Beyond a bar: {', '.join(told)}." if told else "None lies beyond the first bar."
-        return Chart(figure, f"How easy each label is to reach, by family, against the rival. {stands_out}")
 
 
 def layer_scores(critical: CriticalNeurons) -> Chart:
@@ -242,7 +169,7 @@ def rates(measurements: Sequence[Measurement]) -> Chart:
     rows += [(f"ASR, {m.trigger}", m, "attack_success_rate") for m in measurements]
     rows = [(name, m, key) for name, m, key in rows if getattr(m.before, key) is not None]
     with matplotlib.rc_context(STYLE):
-        figure, axes = _rows([name for name, _, _ in rows], 2.2 * ROW)
+        figure, axes = named_rows([name for name, _, _ in rows], 2.2 * ROW)
         for side, colour, offset in (("before", PLAIN, -0.2), ("after", ACCENT, 0.2)):
             sides: list[Metrics] = [getattr(measurement, side) for _, measurement, _ in rows]
             found = [(row, getattr(m, rows[row][2])) for row, m in enumerate(sides)]
@@ -322,7 +249,7 @@ def unpacked(page: str) -> str:
     return re.sub(r"data:image/png;base64,([A-Za-z0-9+/=]*)", digest, page)
 
 
-def _rows(
+def named_rows(
     names: Sequence[str], height: float, suspect: int | None = None, labels: Sequence[int] = ()
 ) -> tuple[Figure, Axes]:
     """A figure for horizontal bars with these names, from top to bottom; that of the suspect in bold."""
@@ -331,13 +258,13 @@ def _rows(
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_yticks(range(len(names)), list(map(_short, names)))
+    axes.set_yticks(range(len(names)), list(map(shortened, names)))
     axes.set_ylim(len(names) - 0.4, -0.6)
     for text, label in zip(axes.get_yticklabels(), labels, strict=False):
         text.set_fontweight("bold" if label == suspect else "normal")
     return figure, axes
 
 
-def _short(name: str) -> str:
+def shortened(name: str) -> str:
     """A name, or its beginning where it is long."""
     return name if len(name) <= 24 else f"{name[:23]}…"

@@ -106,7 +106,7 @@ def test_the_page_shows_it(report):
     assert f'alt="Inverted trigger for {NAMES[TARGET]}: on a grid"' in page
     assert "A trigger of the kind swirl. Objective 1, cross-entropy 0.01 nats." in page
     assert "first, swirl" in page and "second, swirl" in page and "universal swirl" in page
-    assert "Swirl triggers: the labels that are cheapest to reach" in page
+    assert "; swirl: " in page and "; swirl in the second scan: " in page  # its strips, in words
     assert "5 families (masked, additive, blend, keyed, swirl)" in page and "scan.families.swirl.strength" in page
 
 

@@ -10,20 +10,18 @@ from PIL import Image
 
 from hf_invertune.models.evaluation import Measurement, Metrics, Rate
 from hf_invertune.report.plots import (
-    family_scores,
     label_shift,
     layer_scores,
-    leads,
     neuron_map,
     picture,
     rates,
     training_curves,
 )
-from hf_invertune.stages.configs import Bars, ScanConfig
+from hf_invertune.stages.configs import ScanConfig
 from hf_invertune.stages.identification import ScanResult
 from hf_invertune.stages.localization import CriticalNeurons
 from hf_invertune.stages.simulation import Simulation
-from hf_invertune.stages.verdict import Evidence, Verdict, robust_z
+from hf_invertune.stages.verdict import Evidence, Verdict
 from hf_invertune.triggers import (
     AdditiveTrigger,
     BlendTrigger,
@@ -86,37 +84,6 @@ def test_label_shift_shows_every_simulation(scan):
     ]
 
 
-def test_family_scores_show_the_cheapest_labels_and_their_z(scan):
-    svg = family_scores(scan, scan.evidence[0]).svg()
-    assert [text for text in texts(svg) if text.startswith("label")] == [f"label {k}" for k in range(199, 179, -1)]
-    assert f"−{-scan.evidence[0].z_scores[199]:.1f}" in texts(svg)
-    assert "second scan" not in svg
-    assert "second scan" in family_scores(scan, scan.evidence[0], scan).svg()
-    other = replace(scan, evidence=[Evidence("additive", scan.evidence[0].scores, 198, [])])
-    assert "second scan" not in family_scores(scan, scan.evidence[0], other).svg()
-
-
-def test_leads_show_each_label_against_the_bars(scan):
-    """One dot a label, the rival at one, the finding named; a family that found nothing names none."""
-    quiet = Evidence("additive", {199: 1.0, 198: 1.01, 3: 2.0}, 198, [])
-    chart = leads(replace(scan, evidence=[scan.evidence[0], quiet]))
-    (axes,) = chart.figure.axes
-    lines = [line for line in axes.lines if line.get_ydata()[0] in (0, pytest.approx(-0.38))]
-    others, rival, easiest, *bars = (list(line.get_xdata()) for line in lines)
-    cost = scan.evidence[0].scores
-    assert len(others) == len(cost) - 2 and rival == [1] and easiest == [pytest.approx(cost[199] / cost[198])]
-    pair = scan.config.bars["masked"]
-    assert [bar[0] for bar in bars] == [pytest.approx(1 / (1 + pair.quiet)), pytest.approx(1 / (1 + pair.suspicious))]
-    assert [text for text in texts(chart.svg()) if text.startswith("label")] == ["label 199"]
-    assert "Beyond a bar: label 199 by masked triggers." in chart.description
-
-
-def test_bars_that_any_lead_exceeds_are_not_drawn(scan):
-    scan.config.bars["masked"] = Bars(-1e9, -1)
-    (axes,) = leads(scan).figure.axes
-    assert len(axes.lines) == 3
-
-
 def test_layer_scores_count_the_critical_neurons():
     assert "17" in texts(layer_scores(CriticalNeurons([0.1, 0.2, 0.9], {2: list(range(17))}, [64] * 3)).svg())
 
@@ -127,17 +94,6 @@ def test_neuron_map_has_a_row_a_critical_layer_and_a_stroke_a_neuron():
     assert "3 of 64 in layer 2" in svg
     strokes = re.findall(r'd="((?:M [\d. ]+\s+L [\d. ]+\s*)+)"', svg)
     assert [path.count("M") for path in strokes if path.count("M") == path.count("L")].count(3) == 1
-
-
-def test_family_scores_show_the_null_that_z_is_measured_from(scan):
-    chart = family_scores(scan, scan.evidence[0])
-    median = float(torch.tensor(list(scan.evidence[0].scores.values())).log().quantile(0.5).exp())
-    (axes,) = chart.figure.axes
-    assert "median of the 50 labels, |z| ≤ 1" in texts(chart.svg())
-    assert [line.get_xdata()[0] for line in axes.lines] == [pytest.approx(median)]
-    low, high = axes.patches[-1].get_extents().transformed(axes.transData.inverted()).intervalx
-    z = robust_z({0: low, 1: high, **{k + 2: s for k, s in scan.evidence[0].scores.items()}})
-    assert (z[0], z[1]) == (pytest.approx(-1, abs=0.05), pytest.approx(1, abs=0.05))
 
 
 def test_rates_of_a_model_without_labels():

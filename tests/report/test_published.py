@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+from answers import make_place
 from PIL import Image
 from reports import CASES, make_report, same
 from safetensors.torch import load_file
@@ -16,6 +17,7 @@ from torch.nn.functional import interpolate
 
 from hf_invertune.lab.demo import demo_images, victim_truth
 from hf_invertune.remover import BackdoorRemover
+from hf_invertune.report.html import charts
 from hf_invertune.report.report import AuditReport, _reason
 from hf_invertune.triggers import AdditiveTrigger, BlendTrigger, MaskedTrigger, PatchTrigger
 
@@ -168,6 +170,15 @@ def test_the_page_says_that_the_pixels_are_withheld(folders):
     assert "The pixels are withheld" in page and "The pixels are withheld" not in whole
     assert page.count("<img") == 1 and 'alt="Inverted trigger for green square: its place"' in page
     assert AuditReport.load(folders / "withheld").trigger_sha256 in page
+
+
+def test_the_charts_of_the_verdict_tell_nothing_of_a_trigger():
+    """They are drawn from figures alone, so they are the same where the pixels are withheld."""
+    report = make_report()
+    report.scan.gatherings = [make_place(report.scan, 0.9)]
+    whole, bare = dict(charts(report)), dict(charts(report.published()))
+    assert whole["leads"] == bare["leads"] and whole["places"] == bare["places"]
+    assert not any("<image" in chart for chart in whole.values())
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from answers import make_place
 from browser import Browser, find_chromium
 from reports import CASES, NAMES, make_report
 
@@ -15,6 +16,7 @@ REPORTS = {
     **{case: lambda case=case: make_report(*CASES[case]) for case in ("scanned clean", "unchanged inconclusive")},
     **{case: lambda case=case: make_report(*CASES[case]) for case in ("cleaned", "not cleaned")},
     "published": lambda: make_report().published(),
+    "gathered": lambda: make_gathered(),
     "long names": lambda: make_report("not cleaned", names=LONG),
 }
 CONTRAST = """
@@ -45,6 +47,14 @@ CONTRAST = """
   return found;
 })()
 """
+
+
+def make_gathered():
+    """A report of a model in which triggers gather pictures, before and, less so, after."""
+    report = make_report()
+    report.scan.gatherings = [make_place(report.scan, value) for value in (0.97, 0.8)]
+    report.second_scan.gatherings = [make_place(report.scan, 0.4)]
+    return report
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +112,11 @@ def test_keyboard_reaches_what_scrolls_and_what_leads_on(browser, pages):
 
 
 def test_every_picture_is_drawn_and_named(browser, pages):
-    browser.open(pages / "cleaned.html", *SIZES["desktop"])
+    browser.open(pages / "gathered.html", *SIZES["desktop"])
     images = browser.evaluate("[...document.images].map(i => [i.naturalWidth, i.alt])")
     assert len(images) == 10 and all(width and alt for width, alt in images)
     charts = browser.evaluate("[...document.querySelectorAll('.chart svg')].map(s => [s.clientHeight, s.ariaLabel])")
-    assert len(charts) == 10 and all(height > 40 and label for height, label in charts)
+    assert len(charts) == 7 and all(height > 40 and label for height, label in charts)
 
 
 def test_browser_tells_requests_errors_and_overflow(browser, tmp_path):
