@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from statistics import fmean, median
 
@@ -15,6 +16,7 @@ from hf_invertune.utils.markdown import markdown_table
 
 
 OURS = "hf_invertune"
+NOW = f"**{OURS}**, this version"
 LIVE = 0.1
 """By how much the attack's own trigger must still succeed beyond its floor, for the backdoor to count as live."""
 WORLDS = {"drawings": "Drawings", "cifar10": "CIFAR-10"}
@@ -30,15 +32,27 @@ def attacked(paths: Sequence[Path]) -> list[Row]:
     return [row for row in rows_of(*paths) if row.attack is not None and row.status != "did not take"]
 
 
-def runs_by_defence() -> dict[str, list[Row]]:
-    """All runs on victims that took, by what the tables call the defence; those of this version come last."""
+def runs_by_defence(world: str = "*") -> dict[str, list[Row]]:
+    """All runs on victims that took, by what the tables call the defence; those of this version come last.
+
+    Args:
+        world (`str`, *optional*): the only one that counts.
+    """
     runs: dict[str, list[Row]] = defaultdict(list)
-    for row in attacked(sorted(RESULTS.glob("arena_*.jsonl"))):
+    for row in attacked(sorted(RESULTS.glob(f"arena_{world}.jsonl"))):
         runs[row.defence].append(row)
-    ordered = sorted(runs, key=list(DEFENCES).index)
-    named = {f"{OURS}, 23 November" if name == OURS else defence_title(name): runs[name] for name in ordered}
-    present = attacked([path for path in map(present_file, WORLDS) if path.is_file()])
-    return named | ({f"**{OURS}**, this version": present} if present else {})
+    present = attacked(sorted(RESULTS.glob(f"present_{world}.jsonl")))
+    named = {defence_title(name): runs[name] for name in sorted(runs, key=list(DEFENCES).index)}
+    if not present:
+        return named
+    return {dated(title, rows) if title == OURS else title: rows for title, rows in named.items()} | {NOW: present}
+
+
+def dated(title: str, rows: Sequence[Row]) -> str:
+    """A defence with the days on which it ran."""
+    first, last = (date.fromisoformat(day(row.created for row in rows)[:10]) for day in (min, max))
+    days = [f"{first.day}" if first.month == last.month else f"{first.day} {first:%B}"] if first != last else []
+    return f"{title}, {' to '.join([*days, f'{last.day} {last:%B}'])}"
 
 
 def arena_summary() -> str:

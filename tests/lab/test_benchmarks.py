@@ -4,6 +4,7 @@ import re
 
 import arena_plots
 import arena_tables
+import glance
 import pytest
 import summary_tables
 import tables
@@ -52,8 +53,9 @@ def present(tmp_path, monkeypatch):
     )
     file.add(row("clean-0", "hf_invertune", after=quality(90), **{**told, "verdict": Verdict.CLEAN, "details": {}}))
     old = RunsFile(tmp_path / "arena_drawings.jsonl")
-    old.add(row("badnet-0", "hf_invertune", after=quality(90, (77, 1, 20))))
+    old.add(row("badnet-0", "hf_invertune", after=quality(90, (77, 1, 20)), created="2026-11-23T10:00:00+00:00"))
     old.add(row("badnet-0", "none", after=quality(90, (98, 1, 5))))
+    return tmp_path
 
 
 def test_the_summary_counts_who_was_assured_over_a_live_backdoor(present):
@@ -62,6 +64,54 @@ def test_the_summary_counts_who_was_assured_over_a_live_backdoor(present):
     victims, before, after, floor, change, live, assured, _ = rows["hf_invertune**, this version"]
     assert (victims, before, after, floor, change) == ("3", "98.0", "46.7", "1.0", "−1.0")
     assert (live, assured) == ("2", "1") and rows["none"][5:7] == ["1", "says nothing"]
+
+
+def test_the_glance_has_a_dot_for_each_defence_of_a_world(present):
+    """It follows the result files: with those of a later run alone ours is one dot, and the only one of ours."""
+    none, then, now = glance.dots("drawings")
+    assert (none.title, none.change, none.left, none.victims) == ("none", 0.0, 98.0, 1)
+    assert (then.title, then.change, then.left, then.victims) == ("hf_invertune, 23 November", 0.0, 77.0, 1)
+    assert (now.name, now.change, now.victims) == ("hf_invertune", pytest.approx(-1), 3)
+    assert now.left == pytest.approx((2 + 98 + 40) / 3) and glance.dots("cifar10") == []
+    (present / "present_drawings.jsonl").unlink()
+    none, now = glance.dots("drawings")
+    assert (now.title, now.left, now.look["markersize"]) == ("hf_invertune", 77.0, 11)
+
+
+def test_the_glance_is_drawn_the_same_each_time_and_names_every_dot(present):
+    chart = glance.glance()
+    (axes,) = chart.figure.axes
+    assert axes.get_title() == "Drawings, 1 attacked models"
+    named = {text.get_text() for text in axes.texts}
+    assert named >= {"better", "none", "hf_invertune, 23 November", "hf_invertune\non 3 models"}
+    assert chart.png("a") == glance.glance().png("a")
+    assert "Drawings, hf_invertune, 3 models: -1.0 points, 46.7 %" in chart.description
+
+
+def test_names_at_a_glance_stand_on_no_other_name():
+    for axes in glance.glance().figure.axes:
+        boxes = [text.get_window_extent() for text in axes.texts if text.get_text() and text.arrow_patch is None]
+        assert len(boxes) == len(axes.lines)
+        assert not any(box.count_overlaps(boxes[place + 1 :]) for place, box in enumerate(boxes))
+
+
+def test_a_glance_at_other_results_is_stale(present, tmp_path):
+    before = glance.sources()
+    RunsFile(tmp_path / "arena_drawings.jsonl").add(row("sig-0", "none", after=quality(90, (98, 1, 5))))
+    assert glance.sources() != before and arena_plots.GLANCE in arena_plots.stale()
+
+
+@pytest.mark.parametrize(
+    ("days", "title"),
+    [
+        (["2026-11-23"], "ours, 23 November"),
+        (["2026-11-30", "2026-11-23"], "ours, 23 to 30 November"),
+        (["2026-12-01", "2026-11-30"], "ours, 30 November to 1 December"),
+    ],
+)
+def test_an_earlier_version_is_told_by_the_days_of_its_runs(days, title):
+    rows = [row("sig-0", "hf_invertune", created=f"{day}T10:00:00+00:00") for day in days]
+    assert summary_tables.dated("ours", rows) == title
 
 
 def test_each_victim_of_this_version_has_its_line(present):
