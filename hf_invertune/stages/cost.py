@@ -64,10 +64,17 @@ def scan_passes(
         total += Passes(texts=(under_words + names) * len(few(["{}"] * templates, under_words)))
     for family in config.families:
         total += _simulated(config, family, images, size)
-        race = _raced if family.refined else _raced_at_one_budget
         for _ in range(config.looks if longest else 1):
-            total += race(config, images, min(names, config.shortlist_size), longest)
+            total += look_passes(config, family, images, names, longest=longest)
     return total
+
+
+def look_passes(
+    config: ScanConfig, family: TriggerFamily, images: int, names: int, *, longest: bool = False
+) -> Passes:
+    """What one race of the labels in one family sends through a model; see [`scan_passes`]."""
+    race = _raced if family.refined else _raced_at_one_budget
+    return race(config, images, min(names, config.shortlist_size), longest)
 
 
 def _updates(steps: int, batch: int) -> Passes:

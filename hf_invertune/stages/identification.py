@@ -10,11 +10,11 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.classifier import ZeroShotClassifier
 from ..models.encoder import DualEncoder
-from ..utils.progress import whole
+from ..utils.progress import expect, whole
 from ..utils.seeds import stream
 from ..utils.storage import Saved
 from .configs import ScanConfig
-from .cost import scan_passes
+from .cost import look_passes, scan_passes
 from .families import KeyedFamily, TriggerFamily
 from .gathering import Gatherer, Gathering
 from .inputs import Inputs
@@ -255,6 +255,8 @@ class TargetIdentifier:
         scores: dict[int, float] = {}
         reference = self._natural(family.kind)
         for look in range(self.config.looks):
+            if look:  # one is a part of what the scan began with
+                expect(look_passes(self.config, family, len(pixels), len(self.classifier)).learnt)
             seed = stream(self.seed, "race", 1_000 * look)
             raced, finished = Race(self.classifier, family, self.config, seed).run(pixels, shortlist, simulation)
             finalists = best_of_each_label([*finalists, *finished])

@@ -13,6 +13,8 @@ from .sharing import are_several, this_process
 
 
 _whole: ContextVar[Any] = ContextVar("whole", default=None)
+FORMAT = "{desc}: {percentage:3.0f}%|{bar:10}| {remaining} left{postfix}"
+"""Of the bar of a [`whole`]: what is done just now fits on a line of 80 characters."""
 
 
 @contextmanager
@@ -21,15 +23,22 @@ def whole(pictures: int, title: str) -> Iterator[None]:
 
     Args:
         pictures (`int`): how many the work is expected to learn on, by all processes that share it; [`advance`] counts
-            them. The bar grows with more.
+            them. The bar grows with more, and with what [`expect`] adds.
         title (`str`): what the work is called.
     """
-    with _bar(None, title, total=pictures, unit=" pictures", unit_scale=True) as bar:
+    with _bar(None, title, total=pictures, bar_format=FORMAT) as bar:
         token = _whole.set(bar)
         try:
             yield
         finally:
             _whole.reset(token)
+
+
+def expect(pictures: int) -> None:
+    """The work turned out to be longer by so many pictures."""
+    bar = _whole.get()
+    if bar is not None:
+        bar.total += pictures
 
 
 def advance(pictures: int) -> None:

@@ -13,8 +13,8 @@ NAMES = ("red circle", "blue square", "green ring", "white cross")
 SURE = Bars(-1e9, -1e9)
 
 
-def search(source):
-    """The scan of `source` by a few steps of four families."""
+def search(source, looks=1, bars=SURE):
+    """The scan of `source` by a few steps of four families, two of which race up to `looks` times between `bars`."""
     pixels = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     gathering = GatheringConfig(
         (WindowFamily(), WaveFamily(highest=1)), starts=4, probed=4, steps=3, trial=3, kept=2, batch_size=3,
@@ -23,8 +23,8 @@ def search(source):
     fixed = InversionConfig(steps=3, batch_size=2, embedding_weight=0, ssim_weight=0)
     config = ScanConfig(
         (MaskedFamily(), BlendFamily()), simulation_steps=1, simulation_batch_size=1, restarts=2, batch_size=2,
-        steps=(3, 2), finalists=4, rivals=2, looks=1, fixed_restarts=2, fixed_trial=2, fixed=fixed, gathering=gathering,
-        bars={"masked": SURE, "blend": SURE}, words=(),
+        steps=(3, 2), finalists=4, rivals=2, looks=looks, fixed_restarts=2, fixed_trial=2, fixed=fixed, gathering=gathering,
+        bars={"masked": bars, "blend": bars}, words=(),
     )  # fmt: skip
     return TargetIdentifier(ZeroShotClassifier(source.encoder, NAMES), config).identify(pixels)
 
