@@ -123,16 +123,21 @@ def make_app(folders: bool = False) -> "gr.Blocks":
                 search = gr.Radio([(text, name) for name, text in PRESETS.items()], value="patches", label="Look for")
                 erase = gr.Checkbox(label="Erase what is found, which takes longer")
                 button = gr.Button("Scan", variant="primary")
-                archive = gr.File(label="The report, without triggers", height=100)
+                archive = gr.File(label="The report, without triggers")
             with gr.Column(scale=2):
                 verdict = gr.Markdown(elem_id="verdict")
-                page = gr.HTML()
+                page = gr.HTML(min_height=160)  # room for the progress
         # The verdict on one model must not stand beside the name of the next, least of all when that one fails.
         emptied = button.click(
             lambda: ("", "", None), None, [verdict, page, archive], queue=False, api_visibility="private"
         )
         emptied.then(
-            look, [model, names, search, erase], [verdict, page, archive], concurrency_limit=1, api_name="look"
+            look,
+            [model, names, search, erase],
+            [verdict, page, archive],
+            show_progress_on=page,
+            concurrency_limit=1,
+            api_name="look",
         )
     return app
 
