@@ -143,9 +143,8 @@ def test_in_a_browser(app, browser, monkeypatch):
         message = wait_for(browser, "document.querySelector('.toast-body')?.innerText")
         assert "nobody/nothing-here" in message and "Traceback" not in message
         assert browser.evaluate("document.querySelectorAll('.toast-body').length") == 1
-        assert not browser.evaluate("document.querySelector('#verdict h2, iframe, a[download]')"), (
-            "of the model before"
-        )
+        of_the_model_before = "document.querySelector('#verdict h2, iframe, a[download]') !== null"
+        assert browser.evaluate(of_the_model_before) is False
         assert [url for url in browser.requests if not url.startswith((address, "blob:"))] == []
     finally:
         gradio.close_all()

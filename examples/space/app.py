@@ -126,7 +126,7 @@ def make_app(folders: bool = False) -> "gr.Blocks":
                 archive = gr.File(label="The report, without triggers")
             with gr.Column(scale=2):
                 verdict = gr.Markdown(elem_id="verdict")
-                page = gr.HTML(min_height=160)  # room for the progress
+                page = gr.HTML()
         # The verdict on one model must not stand beside the name of the next, least of all when that one fails.
         emptied = button.click(
             lambda: ("", "", None), None, [verdict, page, archive], queue=False, api_visibility="private"
@@ -135,7 +135,7 @@ def make_app(folders: bool = False) -> "gr.Blocks":
             look,
             [model, names, search, erase],
             [verdict, page, archive],
-            show_progress_on=page,
+            show_progress_on=archive,
             concurrency_limit=1,
             api_name="look",
         )
