@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import matplotlib
@@ -36,6 +37,14 @@ def test_it_is_committed_without_outputs_and_uses_public_names():
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hf_invertune"):
             assert node.module == "hf_invertune"
             assert {alias.name for alias in node.names} <= set(hf_invertune.__all__)
+
+
+def test_it_names_no_place_of_a_machine():
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert len(text) < 20_000 and not re.search(
+        r"/(home|root|tmp|Users|work)/|[A-Z]:\\\\|file://|hf_[A-Za-z0-9]{20}", text
+    )
+    assert json.loads(text)["nbformat"] == 4 and all(cell["id"] for cell in CELLS)
 
 
 def test_every_cell_runs(monkeypatch):
