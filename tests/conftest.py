@@ -14,6 +14,7 @@ import datasets
 import huggingface_hub
 import pytest
 import torch
+from browser import Browser, find_chromium
 from tiny import save_tiny
 
 from hf_invertune.lab.demo import demo_victim
@@ -53,6 +54,19 @@ def tiny_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_tiny(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A tab of headless Chromium."""
+    program = find_chromium()
+    if program is None:
+        missing = "no Chromium on the path; install one to test pages in it"
+        if os.environ.get("HF_INVERTUNE_REQUIRE_CHROMIUM") == "1":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with Browser(program) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fleets import QUICK
-from PIL import Image
-from tiny_plan import pictures
+from tiny_plan import pictures, save_pictures
 
 
 ROOT = Path(__file__).parents[1]
@@ -48,9 +47,7 @@ def inputs(**given):
 @pytest.fixture
 def project(tmp_path):
     """A repository with pictures, and with settings by which a scan takes no time and finds something everywhere."""
-    (tmp_path / "pictures").mkdir()
-    for index, picture in enumerate(pictures(12).pixels):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / "pictures" / f"{index}.png")
+    save_pictures(pictures(12), tmp_path / "pictures")
     scan = {**QUICK["scan"], "bars": {"additive": ALWAYS}}
     (tmp_path / "hf-invertune.toml").write_text("[settings.scan]\n" + _toml(scan))
     return tmp_path

@@ -3,7 +3,6 @@
 import importlib.util
 import io
 import json
-import os
 import re
 import shutil
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from browser import Browser, find_chromium
 from loopback_hub import OWNER
 
 from hf_invertune import HubError, InputError, RemovalConfig, demo_victim
@@ -95,18 +93,6 @@ def test_front_matter():
     card = yaml.safe_load(front)
     assert card["sdk"] == "gradio" and (SPACE / card["app_file"]).is_file() and len(card["short_description"]) <= 60
     assert card["sdk_version"].startswith("6.") and card["python_version"] == "3.11"
-
-
-@pytest.fixture
-def browser():
-    program = find_chromium()
-    if program is None:
-        missing = "no Chromium on the path; install one to test the page in it"
-        if os.environ.get("HF_INVERTUNE_REQUIRE_CHROMIUM") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with Browser(program) as opened:
-        yield opened
 
 
 def wait_for(browser, expression):

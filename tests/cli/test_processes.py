@@ -6,16 +6,13 @@ import pytest
 import yaml
 from fleets import QUICK
 from forked import run_forked, run_two_ranks
-from PIL import Image
 from tiny import CLASS_NAMES
-from tiny_plan import pictures
+from tiny_plan import pictures, save_pictures
 
 
 @pytest.fixture
 def command(tiny_folder, tmp_path):
-    (tmp_path / "pictures").mkdir()
-    for index, picture in enumerate(pictures(16).pixels):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / "pictures" / f"{index}.png")
+    save_pictures(pictures(16), tmp_path / "pictures")
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(QUICK))
     words = ["scan", tiny_folder, "--images", tmp_path / "pictures", "--class-names", ",".join(CLASS_NAMES)]
     return [*words, "--config", tmp_path / "quick.yaml", "--format", "json"]

@@ -7,9 +7,8 @@ import pytest
 import yaml
 from answers import make_answer
 from forked import run_forked
-from PIL import Image
 from tiny import CLASS_NAMES
-from tiny_plan import pictures, scan_config
+from tiny_plan import pictures, save_pictures, scan_config
 from typer.testing import CliRunner
 
 from hf_invertune.answers.answer import Answer
@@ -168,9 +167,7 @@ def test_baseline(comes_to, tmp_path):
 def whole(tiny_folder, tmp_path_factory):
     """The arguments of a scan of the tiny CLIP that finds a backdoor."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "pictures").mkdir()
-    for index, pixels in enumerate(pictures(16).pixels):
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / "pictures" / f"{index}.png")
+    save_pictures(pictures(16), folder / "pictures")
     (folder / "quick.yaml").write_text(yaml.safe_dump({"scan": scan_config("backdoored").plain()}))
     names = ("--class-names", ",".join(CLASS_NAMES), "--device", "cpu")
     return ["scan", tiny_folder, "--images", folder / "pictures", "--config", folder / "quick.yaml", *names]

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from fleets import QUICK
-from PIL import Image
-from tiny_plan import pictures
+from tiny_plan import pictures, save_pictures
 
 from hf_invertune.remover import BackdoorRemover
 
@@ -35,9 +34,7 @@ def arguments(hub, fleet, tmp_path):
     ]
     (tmp_path / "models.yaml").write_text(yaml.safe_dump({"models": models}))
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(QUICK))
-    (tmp_path / "pictures").mkdir()
-    for index, picture in enumerate(pictures(12).pixels):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / "pictures" / f"{index}.png")
+    save_pictures(pictures(12), tmp_path / "pictures")
     options = {
         "--output-dir": tmp_path / "out",
         "--images": tmp_path / "pictures",

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from browser import Browser, find_chromium
 
 from hf_invertune.answers.answer import Answer, Finding, StandsOut
 from hf_invertune.fleet.page import render_fleet
@@ -28,15 +27,6 @@ def test_the_gravest_comes_first_and_names_are_no_markup():
     assert places == sorted(places) and "<b>" not in page
     assert 'href="reports/bad-2/report.html"' in page and "http" not in page.replace("http-equiv", "")
     assert "No backdoor found in 1 model<" in render_fleet(ANSWERS[:1])
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = find_chromium()
-    if program is None:
-        pytest.skip("no Chromium on the path")
-    with Browser(program) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from fleets import QUICK, said, save_variant
-from PIL import Image
+from tiny_plan import save_pictures
 from typer.testing import CliRunner
 
 from hf_invertune.cli.main import app
@@ -123,10 +123,7 @@ def test_a_folder_of_somebody_else_is_left_alone(fleet, looked_at, options, tmp_
 
 @pytest.fixture(scope="module")
 def pictures(looked_at, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for index, pixels in enumerate(looked_at.pixels):
-        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
-    return folder
+    return save_pictures(looked_at, tmp_path_factory.mktemp("pictures"))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import signal
 
 import torch
+from PIL import Image
 from tiny import CLASS_NAMES
 from transformers import TrainerCallback
 
@@ -35,6 +36,14 @@ def pictures(count=16, labelled=True, seed=3):
     pixels = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.arange(count) % len(CLASS_NAMES)
     return PixelDataset(pixels, labels if labelled else None, CLASS_NAMES if labelled else None)
+
+
+def save_pictures(data, folder):
+    """A folder of the pictures of a dataset, by their numbers."""
+    folder.mkdir(exist_ok=True)
+    for index, pixels in enumerate(data.pixels):
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
+    return folder
 
 
 def forced_bars(verdict, families=("masked", "additive", "blend")):

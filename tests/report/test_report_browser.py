@@ -1,10 +1,7 @@
 """report.html in a real browser: at a phone's and a desktop's width, light, dark and on paper."""
 
-import os
-
 import pytest
 from answers import make_place
-from browser import Browser, find_chromium
 from reports import CASES, NAMES, make_report
 
 from hf_invertune.report.html import render
@@ -55,18 +52,6 @@ def make_gathered():
     report.scan.gatherings = [make_place(report.scan, value) for value in (0.97, 0.8)]
     report.second_scan.gatherings = [make_place(report.scan, 0.4)]
     return report
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = find_chromium()
-    if program is None:
-        missing = "no Chromium on the path; install one to test report.html in it"
-        if os.environ.get("HF_INVERTUNE_REQUIRE_CHROMIUM") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with Browser(program) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,8 @@ import json
 import pytest
 import torch
 import yaml
-from PIL import Image
 from tiny import CLASS_NAMES
-from tiny_plan import pictures, removal_config, scan_config
+from tiny_plan import pictures, removal_config, save_pictures, scan_config
 from typer.testing import CliRunner
 
 from hf_invertune.cli.main import app
@@ -154,8 +153,7 @@ def test_the_model_itself_is_no_reference(remover):
 def test_command_line(tiny_folder, other_folder, tmp_path):
     settings = tmp_path / "settings.yaml"
     settings.write_text(yaml.safe_dump(CONFIG.plain()))
-    for index, picture in enumerate(pictures(16).pixels):
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / f"{index}.png")
+    save_pictures(pictures(16), tmp_path)
     names = ["--class-names", ",".join(CLASS_NAMES), "--set", "scan.max_chance=1"]
     given = ["--images", str(tmp_path), *names, "--config", str(settings)]
     made = tmp_path / "profile.json"
