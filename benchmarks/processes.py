@@ -66,9 +66,8 @@ def cleaned(processes: int, seed: int) -> dict[str, Any]:
     from hf_invertune.stages.presets import PRESETS
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = Path(folder, "settings.json")
+        settings = Path(folder, "settings.yaml")
         settings.write_text(json.dumps(PRESETS["patches"]))  # JSON is YAML
-        settings = settings.rename(Path(folder, "settings.yaml"))
         tuning = [f"--{name}={value}" for name, value in PRESETS["patches"]["tuning"].items()]
         batch = f"--per_device_train_batch_size={BATCH // processes}"
         command = [str(EXAMPLE), "--output_dir", f"{folder}/out", "--config", str(settings), "--seed", str(seed)]

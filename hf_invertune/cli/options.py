@@ -129,7 +129,7 @@ class Given:
         self.prompts = None if self.templates is None else read_templates(self.templates)
 
     def settings(self, *assignments: str, base: dict[str, Any] | None = None) -> "RemovalConfig":
-        """Those of the file, with what options say instead.
+        """Those of the file, with what options say instead; with `deterministic` PyTorch is told so as well.
 
         Args:
             assignments (`str`): those of a verb's own options.

@@ -70,7 +70,8 @@ def shared(work: Callable[[list[int]], list[Result]], count: int) -> list[Result
         results = work(own) if own else []
     except Exception as error:
         trouble = error
-    troubles = [one for one in (trouble, *gathered(trouble)) if one is not None]
-    if troubles:
-        raise troubles[0]
-    return [result for part in gathered(results) for result in part]
+    parts = gathered((results, trouble))
+    for found in (trouble, *(one for _, one in parts)):
+        if found is not None:
+            raise found
+    return [result for part, _ in parts for result in part]
