@@ -306,7 +306,7 @@ class BackdoorRemover:
     ) -> Task:
         config = config or RemovalConfig()
         self.source.encoder.require_text()
-        if isinstance(reference, (str, Path)) and Path(reference).is_file():
+        if isinstance(reference, (str, Path)) and os.path.isfile(reference):
             reference = Profile.load(reference)
         data, names, templates = load_given(self.source.encoder, images, class_names, templates, minimum)
         classifier = ZeroShotClassifier(self.source.encoder, names, templates)

@@ -1,5 +1,6 @@
 """The options that several verbs have, each in one place. Nothing heavy is imported up here."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from inspect import Parameter, signature
@@ -196,7 +197,7 @@ def profile_of(reference: str | None, given: Given, config: "RemovalConfig") -> 
 
     if reference is None:
         return None
-    if Path(reference).is_file():
+    if os.path.isfile(reference):
         return Profile.load(reference)
     shared = {one.name: getattr(given, one.name) for one in fields(Given)}
     own = dict.fromkeys(("text_model", "revision", "subfolder", "variant"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..utils.files import given_path
 from .prompts import check_class_names, check_templates
 
 
@@ -26,7 +27,7 @@ def read_class_names(given: str) -> tuple[str, ...]:
     Raises:
         InputError: a file that cannot be read, or names that [`check_class_names`] refuses.
     """
-    path = Path(given).expanduser()
+    path = given_path(given)
     form = path.suffix.lower()
     if form not in SUFFIXES:
         return check_class_names([name.strip() for name in given.split(",")])

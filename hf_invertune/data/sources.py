@@ -13,6 +13,7 @@ import datasets
 from huggingface_hub import HfApi, is_offline_mode
 
 from ..errors import HubError, InputError
+from ..utils.files import given_path
 from ..utils.hub_errors import hub_errors
 from ..utils.tokens import usable_token
 from .columns import TEXTS, image_column_of
@@ -70,11 +71,11 @@ def open_source(
         InputError: when there are none, or they cannot be read.
         HubError: what the Hub has done.
     """
-    path, name, token = Path(source).expanduser(), os.fspath(source), usable_token(token)
-    if path.is_dir():
+    path, name, token = given_path(source), os.fspath(source), usable_token(token)
+    if os.path.isdir(path):
         with reading(path):
             return _folder(path, split, image_column)
-    if path.is_file():
+    if os.path.isfile(path):
         if path.suffix.lower() not in TABLES:
             known = ", ".join(TABLES)
             raise InputError(

@@ -16,6 +16,7 @@ from huggingface_hub.errors import CachedRepoTreeNotFoundError, HfHubHTTPError
 from huggingface_hub.utils import httpx
 
 from ..errors import InputError
+from ..utils.files import given_path
 from ..utils.hub_errors import hub_errors
 from .open_clip import CONFIG as OPEN_CLIP
 from .open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
@@ -178,8 +179,8 @@ def find_model(
         HubError: when the Hub cannot be asked.
     """
     inside = _inside(subfolder)
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
+    folder = given_path(name_or_path)
+    if os.path.isdir(folder):
         here = folder / (inside or "")
         if not here.is_dir():
             raise InputError(f"`subfolder`: {name_or_path} holds no folder {inside}.")

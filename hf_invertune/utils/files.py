@@ -15,6 +15,14 @@ CHECKSUMS = "SHA256SUMS"
 """The file that `sha256sum -c` reads."""
 
 
+def given_path(given: str | os.PathLike[str]) -> Path:
+    """The path that a user gives, with `~` for a home; where there is no such home it stays as it is written.
+
+    Ask `os.path.isdir` and `os.path.isfile` what is there: they say no to a name that is too long for the system.
+    """
+    return Path(os.path.expanduser(given))
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` beside `path`, then rename, so that a crash leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

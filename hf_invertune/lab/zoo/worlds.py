@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
@@ -19,6 +18,7 @@ from ...data.sources import open_source
 from ...errors import InputError
 from ...models.classifier import ZeroShotClassifier
 from ...models.encoder import DualEncoder
+from ...utils.files import given_path
 from .. import drawings
 from ..contrastive import CaptionedPixels
 from .small_clip import make_processor
@@ -230,7 +230,7 @@ class PicturedWorld(World):
         Raises:
             InputError: sources that cannot be opened, are too small, lack labels or are one and the same.
         """
-        train, test = (Path(source).expanduser().resolve() for source in (self.train, self.test_source))
+        train, test = (given_path(source).resolve() for source in (self.train, self.test_source))
         if train.exists() and test.exists():
             shared = train.is_relative_to(test) or test.is_relative_to(train)
         else:
